@@ -20,7 +20,7 @@ pub enum LabelsError {
 }
 
 /// Most bytes of a label's key and value together (containerd `pkg/labels`, `Validate`).
-pub const PAIR_BYTES_MAX: usize = 4096;
+const PAIR_BYTES_MAX: usize = 4096;
 
 /// Checks every pair against containerd's limit.
 ///
