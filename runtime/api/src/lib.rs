@@ -4,8 +4,12 @@
 //! What the definitions in `proto/` say of containerd are interface facts (names, numbers, types); the words are ours.
 //! Both sides are here, clients and servers, so that the CLI, the daemon and the tests speak one definition.
 //!
+//! [`filter`] is the one piece of the wire that is text: containerd's filter syntax, parsed here for every `List`.
+//!
 //! Not here: behaviour (`runtime-daemon`), transport (each side brings its own).
 #![forbid(unsafe_code)]
+
+pub mod filter;
 
 pub use generated::*;
 
