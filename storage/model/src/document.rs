@@ -41,7 +41,7 @@ pub struct Index {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     /// One image.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// Several.
     Index(Index),
 }
@@ -148,7 +148,7 @@ impl Document {
             limit("manifests", index.manifests.len(), limits::INDEX_ENTRIES_MAX)?;
             Ok(Self::Index(index))
         } else if media::is_manifest(media_type) {
-            let manifest: Manifest = serde_json::from_slice(bytes).map_err(syntax)?;
+            let manifest: Box<Manifest> = serde_json::from_slice(bytes).map_err(syntax)?;
             limit("layers", manifest.layers.len(), limits::LAYERS_MAX)?;
             Ok(Self::Manifest(manifest))
         } else {
