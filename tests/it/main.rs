@@ -1,0 +1,10 @@
+//! The promises of the whole program, each tried on the real thing.
+
+mod crash;
+mod fixtures;
+mod json;
+mod mistakes;
+mod order;
+mod pull;
+mod run;
+mod services;

@@ -1,0 +1,158 @@
+//! Reads a directory tree completely, so that two of them can be compared.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use storage_model::Digest;
+
+/// All that an unpacked image promises about one path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Type: `file`, `directory`, `symlink`, `character`, `block`, `fifo`, `socket`.
+    pub kind: &'static str,
+    /// Permission bits, set-id and sticky included.
+    pub mode: u32,
+    /// User and group.
+    pub owner: (u32, u32),
+    /// Time of last change, seconds and nanoseconds; zero for directories, whose times unpacking itself changes.
+    pub mtime: (i64, i64),
+    /// Link count; zero for directories, where it counts subdirectories on some file systems only.
+    pub links: u64,
+    /// First path, in byte order, of the same inode; empty when it has one name.
+    pub same_as: PathBuf,
+    /// Digest of a file's content, target of a symbolic link, number of a device.
+    pub content: String,
+    /// Extended attributes as `name=hex`.
+    pub xattrs: Vec<String>,
+}
+
+/// Reads the tree below `root`, keys relative to it; the root itself is the empty path.
+///
+/// # Errors
+/// A file cannot be read, or `getfattr` is not installed.
+pub fn read_tree(root: &Path) -> Result<BTreeMap<PathBuf, Node>> {
+    let mut tree = BTreeMap::new();
+    let mut attributes = read_xattrs(root)?;
+    let mut inodes: BTreeMap<u64, Vec<PathBuf>> = BTreeMap::new();
+    let mut pending = vec![PathBuf::new()];
+    while let Some(relative) = pending.pop() {
+        let path = root.join(&relative);
+        let metadata = path.symlink_metadata().with_context(|| format!("{}", path.display()))?;
+        if metadata.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                pending.push(relative.join(entry?.file_name()));
+            }
+        } else {
+            inodes.entry(metadata.ino()).or_default().push(relative.clone());
+        }
+        let xattrs = attributes.remove(&relative).unwrap_or_default();
+        tree.insert(relative, node(&path, &metadata, xattrs)?);
+    }
+    for mut names in inodes.into_values().filter(|names| names.len() > 1) {
+        names.sort();
+        for name in &names {
+            if let Some(node) = tree.get_mut(name) {
+                node.same_as.clone_from(&names[0]);
+            }
+        }
+    }
+    Ok(tree)
+}
+
+fn node(path: &Path, metadata: &fs::Metadata, xattrs: Vec<String>) -> Result<Node> {
+    let kind = metadata.file_type();
+    let device = || format!("{}:{}", metadata.rdev() >> 8, metadata.rdev() & 0xff);
+    let (kind, content) = if kind.is_file() {
+        ("file", Digest::of(&fs::read(path)?).to_string())
+    } else if kind.is_dir() {
+        ("directory", String::new())
+    } else if kind.is_symlink() {
+        ("symlink", fs::read_link(path)?.to_string_lossy().into_owned())
+    } else if kind.is_char_device() {
+        ("character", device())
+    } else if kind.is_block_device() {
+        ("block", device())
+    } else if kind.is_fifo() {
+        ("fifo", String::new())
+    } else {
+        ("socket", String::new())
+    };
+    let directory = metadata.is_dir();
+    Ok(Node {
+        kind,
+        mode: metadata.mode() & 0o7777,
+        owner: (metadata.uid(), metadata.gid()),
+        mtime: if directory { (0, 0) } else { (metadata.mtime(), metadata.mtime_nsec()) },
+        links: if directory { 0 } else { metadata.nlink() },
+        same_as: PathBuf::new(),
+        content,
+        xattrs,
+    })
+}
+
+/// Every extended attribute of the tree, by `getfattr`: the standard library cannot read them.
+fn read_xattrs(root: &Path) -> Result<BTreeMap<PathBuf, Vec<String>>> {
+    let output = Command::new("getfattr")
+        .args(["--recursive", "--physical", "--no-dereference", "--dump", "--match=-", "--encoding=hex", "."])
+        .current_dir(root)
+        .output()
+        .context("getfattr cannot be started: apt-get install attr")?;
+    ensure!(output.status.success(), "getfattr failed: {}", String::from_utf8_lossy(&output.stderr));
+    let mut attributes = BTreeMap::new();
+    for block in String::from_utf8_lossy(&output.stdout).split("\n\n") {
+        let mut lines = block.lines();
+        let Some(name) = lines.next().and_then(|line| line.strip_prefix("# file: ")) else { continue };
+        let mut values: Vec<_> = lines.map(str::to_owned).collect();
+        values.sort();
+        let name = unescaped(name);
+        let relative = name.strip_prefix("./").unwrap_or(if name == "." { "" } else { &name });
+        attributes.insert(PathBuf::from(relative), values);
+    }
+    Ok(attributes)
+}
+
+/// `getfattr` writes unusual bytes of a name as three octal digits after a backslash.
+fn unescaped(name: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = name.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if *first == b'\\' => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What differs between two trees, one line a path, at most twenty; empty when nothing does.
+pub fn difference(expected: &BTreeMap<PathBuf, Node>, actual: &BTreeMap<PathBuf, Node>) -> String {
+    let mut lines = Vec::new();
+    for (path, node) in expected {
+        match actual.get(path) {
+            None => lines.push(format!("/{}: missing", path.display())),
+            Some(other) if other != node => {
+                lines.push(format!("/{}:\n  expected {node:?}\n  found    {other:?}", path.display()));
+            }
+            Some(_) => {}
+        }
+    }
+    let extra = actual.keys().filter(|path| !expected.contains_key(*path));
+    lines.extend(extra.map(|path| format!("/{}: should not be there", path.display())));
+    let total = lines.len();
+    lines.truncate(20);
+    if total > lines.len() {
+        lines.push(format!("... and {} more", total - lines.len()));
+    }
+    lines.join("\n")
+}
