@@ -1,1 +1,46 @@
-//! Being built.
+//! The content store: what is on disk, who keeps it, and what a crash may not take.
+//!
+//! [`Store`] is the root of it, held by one process; a [`Space`] is the view of one namespace, optionally bound to a lease.
+//! In a space there are blobs (verified bytes by digest), [`Ingest`]s (bytes on their way in), images, containers, leases
+//! and the table of snapshots. [`Store::collect`] removes what nothing keeps.
+//!
+//! What is promised: acknowledged means durable; what was not acknowledged is absent or can be resumed, never half there;
+//! what is reachable is never collected; opening after a crash takes under a second and needs nobody's help.
+//!
+//! Synchronous and silent (`tracing` only). Calls block on the disk: an asynchronous caller puts them on a blocking thread.
+//!
+//! Not here: bytes from a registry (`storage-registry`), trees of files (`storage-layer`, the snapshotters).
+
+mod blob;
+mod collect;
+mod container;
+mod error;
+mod format;
+mod image;
+mod ingest;
+mod label;
+mod layout;
+mod lease;
+mod metadata;
+mod namespace;
+mod publish;
+mod recovery;
+mod snapshot;
+mod space;
+mod store;
+mod trash;
+
+pub use blob::BlobInfo;
+pub use collect::{Collected, RemovedSnapshot};
+pub use container::{ContainerRecord, Extension};
+pub use error::{ErrorKind, FormatProblem, RecordProblem, StoreError, Subject};
+pub use image::ImageRecord;
+pub use ingest::{Expected, Ingest, IngestStatus};
+pub use label::LabelChange;
+pub use lease::{EPHEMERAL_LABEL, Lease, LeaseId, Resource, ResourceKind};
+pub use namespace::NamespaceInfo;
+pub use publish::Staged;
+pub use recovery::{QuarantinedBlob, Recovery};
+pub use snapshot::{NewSnapshot, SnapshotKind, SnapshotRecord, SnapshotTable, Usage};
+pub use space::Space;
+pub use store::{Store, SyncMark};

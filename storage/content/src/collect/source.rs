@@ -1,0 +1,200 @@
+//! What the store says of each node: read as a whole for a collection, or one by one.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::time::{Duration, SystemTime};
+
+use storage_model::{Labels, Namespace};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::graph::{EXPIRE_LABEL, Facts, Node, Thing};
+use crate::StoreError;
+use crate::blob::{self, BlobRecord};
+use crate::container::ContainerRecord;
+use crate::image::ImageRecord;
+use crate::ingest::Found;
+use crate::lease::{self, LeaseId, LeaseRecord};
+use crate::metadata::{Metadata, key};
+use crate::snapshot::{self, SnapshotRecord};
+
+/// How long an ingest that no lease keeps waits for someone to take it up (containerd's figure).
+pub(crate) const INGEST_KEPT: Duration = Duration::from_hours(24);
+
+/// Everything a collection looks at, as it was at one moment.
+#[derive(Default)]
+pub(crate) struct Picture {
+    pub(crate) facts: HashMap<Node, Facts>,
+    /// Those whose back references name a node.
+    pub(crate) kept_by: HashMap<Node, Vec<Node>>,
+    /// Those that a collection may remove.
+    pub(crate) removable: Vec<Node>,
+    /// Those that keep and need no keeper.
+    pub(crate) roots: Vec<Node>,
+}
+
+impl Picture {
+    /// Reads the whole store. The tables are read one after the other while changes go on, so the picture may mix earlier
+    /// and later states; every change since `Gate::watch` is in the touched nodes, which makes that harmless.
+    pub(crate) fn take(metadata: &Metadata, ingests: &[Found], now: SystemTime) -> Result<Self, StoreError> {
+        let mut picture = Self::default();
+        picture.take_leases(metadata, now)?;
+        metadata.walk(&[], |row, record: ImageRecord| {
+            if let Some((namespace, _)) = key::split_namespace(row) {
+                let facts = image_facts(&namespace, &record, now);
+                picture.add(Node::image(&namespace, &record.name), facts, expired(&record.labels, now));
+            }
+            ControlFlow::Continue(())
+        })?;
+        metadata.walk(&[], |row, record: ContainerRecord| {
+            if let Some((namespace, _)) = key::split_namespace(row) {
+                let node = Node::container(&namespace, record.id.as_str());
+                picture.add(node, container_facts(&namespace, &record), false);
+            }
+            ControlFlow::Continue(())
+        })?;
+        blob::walk(metadata, &[], |namespace, digest, record| {
+            picture.add(Node::blob(&namespace, &digest), Facts::of_labels(&namespace, &record.labels), true);
+            ControlFlow::Continue(())
+        })?;
+        snapshot::walk_all(metadata, |namespace, snapshotter, record| {
+            let facts = snapshot_facts(&namespace, snapshotter, &record);
+            picture.add(Node::snapshot(&namespace, snapshotter, &record.key), facts, true);
+            ControlFlow::Continue(())
+        })?;
+        for found in ingests {
+            picture.add(
+                Node::ingest(&found.namespace, &found.info.reference),
+                ingest_facts(found, now),
+                true,
+            );
+        }
+        Ok(picture)
+    }
+
+    fn take_leases(&mut self, metadata: &Metadata, now: SystemTime) -> Result<(), StoreError> {
+        lease::walk(metadata, &[], |namespace, id, record| {
+            let mut facts = Facts::of_labels(&namespace, &record.labels);
+            let ended = expired(&record.labels, now);
+            facts.root = !ended;
+            self.add(Node::lease(&namespace, &id), facts, ended);
+        })?;
+        lease::walk_resources(metadata, &[], |namespace, id, resource| {
+            if let Some(facts) = self.facts.get_mut(&Node::lease(&namespace, &id)) {
+                facts.firm.extend(resource.node(&namespace));
+            }
+        })
+    }
+
+    fn add(&mut self, node: Node, facts: Facts, removable: bool) {
+        if facts.root {
+            self.roots.push(node.clone());
+        }
+        if removable {
+            self.removable.push(node.clone());
+        }
+        for keeper in &facts.back_references {
+            self.kept_by.entry(keeper.clone()).or_default().push(node.clone());
+        }
+        self.facts.insert(node, facts);
+    }
+}
+
+/// What the store says of one node now; none if it is not there.
+pub(crate) fn facts_now(
+    metadata: &Metadata,
+    node: &Node,
+    now: SystemTime,
+) -> Result<Option<Facts>, StoreError> {
+    let namespace = &node.namespace;
+    Ok(match &node.thing {
+        Thing::Blob(digest) => {
+            let record: Option<BlobRecord> = metadata.get(&key::blob(namespace, digest))?;
+            record.map(|record| Facts::of_labels(namespace, &record.labels))
+        }
+        Thing::Snapshot { snapshotter, key: name } => {
+            let record: Option<SnapshotRecord> =
+                metadata.get(&key::snapshot(namespace, snapshotter, name))?;
+            record.map(|record| snapshot_facts(namespace, snapshotter, &record))
+        }
+        Thing::Image(name) => {
+            let record: Option<ImageRecord> = metadata.get(&key::key(namespace, &[name]))?;
+            record.map(|record| image_facts(namespace, &record, now))
+        }
+        Thing::Container(id) => {
+            let record: Option<ContainerRecord> = metadata.get(&key::key(namespace, &[id]))?;
+            record.map(|record| container_facts(namespace, &record))
+        }
+        Thing::Lease(id) => lease_facts(metadata, namespace, &id.parse()?)?,
+        // What is being written has touched what it expects too.
+        Thing::Ingest(_) => None,
+    })
+}
+
+fn lease_facts(
+    metadata: &Metadata,
+    namespace: &Namespace,
+    id: &LeaseId,
+) -> Result<Option<Facts>, StoreError> {
+    let record: Option<LeaseRecord> = metadata.get(&key::key(namespace, &[id.as_str()]))?;
+    let Some(record) = record else { return Ok(None) };
+    let mut facts = Facts::of_labels(namespace, &record.labels);
+    lease::walk_resources(metadata, &key::prefix(namespace, &[id.as_str()]), |_, _, resource| {
+        facts.firm.extend(resource.node(namespace));
+    })?;
+    Ok(Some(facts))
+}
+
+fn image_facts(namespace: &Namespace, record: &ImageRecord, now: SystemTime) -> Facts {
+    let mut facts = Facts::of_labels(namespace, &record.labels);
+    facts.root = !expired(&record.labels, now);
+    facts.firm.push(Node::blob(namespace, &record.target.digest));
+    facts
+}
+
+fn container_facts(namespace: &Namespace, record: &ContainerRecord) -> Facts {
+    let mut facts = Facts::of_labels(namespace, &record.labels);
+    facts.root = true;
+    if !record.snapshot_key.is_empty() {
+        facts.firm.push(Node::snapshot(namespace, &record.snapshotter, &record.snapshot_key));
+    }
+    facts
+}
+
+fn snapshot_facts(namespace: &Namespace, snapshotter: &str, record: &SnapshotRecord) -> Facts {
+    let mut facts = Facts::of_labels(namespace, &record.labels);
+    facts.firm.extend(record.parent.iter().map(|parent| Node::snapshot(namespace, snapshotter, parent)));
+    facts
+}
+
+fn ingest_facts(found: &Found, now: SystemTime) -> Facts {
+    let age = now.duration_since(found.info.started).unwrap_or_default();
+    let expected = found.info.expected.digest.iter();
+    Facts {
+        root: age < INGEST_KEPT,
+        firm: expected.map(|digest| Node::blob(&found.namespace, digest)).collect(),
+        ..Facts::default()
+    }
+}
+
+/// Whether the time in the label has passed. A value that is no time never passes: better kept than lost.
+pub(crate) fn expired(labels: &Labels, now: SystemTime) -> bool {
+    let time = labels.get(EXPIRE_LABEL).and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+    time.is_some_and(|time| SystemTime::from(time) <= now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_has_passed_expires_and_what_is_no_time_never_does() {
+        let labels = |text: &str| Labels::from([(EXPIRE_LABEL.to_owned(), text.to_owned())]);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        assert!(expired(&labels("2020-01-01T00:00:00Z"), now));
+        assert!(expired(&labels("2020-01-01T00:00:00.123456789+02:00"), now));
+        assert!(!expired(&labels("2090-01-01T00:00:00Z"), now));
+        assert!(!expired(&labels("soon"), now));
+        assert!(!expired(&Labels::new(), now));
+    }
+}

@@ -1,0 +1,106 @@
+//! Deleting in two steps: rename into `trash/`, unlink later.
+//!
+//! The rename is what readers of the directory see and costs microseconds; unlinking a large tree takes seconds and is
+//! done by a thread. A crash between the two leaves the entry in `trash/`, which is emptied at the next start.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::StoreError;
+
+/// The trash of one store.
+#[derive(Debug, Clone)]
+pub(crate) struct Trash(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    directory: PathBuf,
+    /// Names are `<process id>-<number>`; a store of the same process continues behind the entries it finds.
+    next: AtomicU64,
+    /// Whether a thread is about to empty the trash.
+    scheduled: AtomicBool,
+    /// One empties at a time.
+    emptying: Mutex<()>,
+}
+
+impl Trash {
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        let inner = Inner {
+            directory,
+            next: AtomicU64::new(0),
+            scheduled: AtomicBool::new(false),
+            emptying: Mutex::new(()),
+        };
+        Self(Arc::new(inner))
+    }
+
+    /// Moves `path` (a file or a tree, on the same file system) out of sight. Absent is as good as moved.
+    pub(crate) fn discard(&self, path: &Path) -> Result<(), StoreError> {
+        loop {
+            let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+            let target = self.0.directory.join(format!("{}-{number}", std::process::id()));
+            if target.symlink_metadata().is_ok() {
+                continue;
+            }
+            return match std::fs::rename(path, &target) {
+                Ok(()) => Ok(()),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(StoreError::io("discard", path, error)),
+            };
+        }
+    }
+
+    /// Unlinks everything now. What cannot be unlinked is logged and left for the next time.
+    pub(crate) fn empty(&self) {
+        let _guard = self.0.emptying.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(entries) = self.0.directory.read_dir() else { return };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let tree = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let outcome = if tree { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            if let Err(error) = outcome
+                && error.kind() != ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "cannot delete from the trash; it is tried again later");
+            }
+        }
+    }
+
+    /// Unlinks everything soon, on a thread of its own.
+    pub(crate) fn empty_soon(&self) {
+        if self.0.scheduled.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let trash = self.clone();
+        let work = move || {
+            // Cleared first: what is discarded from here on may be missed by this round and needs the next.
+            trash.0.scheduled.store(false, Ordering::Release);
+            trash.empty();
+        };
+        if let Err(error) = std::thread::Builder::new().name("trash".to_owned()).spawn(work) {
+            self.0.scheduled.store(false, Ordering::Release);
+            tracing::warn!(%error, "cannot start a thread to empty the trash; it is emptied by the next collection");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_discarded_is_gone_at_once_and_unlinked_when_emptied() {
+        let root = tempfile::tempdir().unwrap();
+        let trash = Trash::new(root.path().join("trash"));
+        std::fs::create_dir(root.path().join("trash")).unwrap();
+        std::fs::create_dir_all(root.path().join("tree/below")).unwrap();
+        std::fs::write(root.path().join("tree/below/file"), b"x").unwrap();
+        trash.discard(&root.path().join("tree")).unwrap();
+        trash.discard(&root.path().join("never-there")).unwrap();
+        assert!(!root.path().join("tree").exists());
+        trash.empty();
+        assert_eq!(root.path().join("trash").read_dir().unwrap().count(), 0);
+    }
+}

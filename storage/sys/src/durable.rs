@@ -1,0 +1,83 @@
+//! What makes bytes durable: syncs of a directory and of a file system, and who owns a root.
+//!
+//! `std` already syncs a file ([`std::fs::File::sync_data`]) and locks one ([`std::fs::File::try_lock`]); here is what it lacks.
+//! A failed sync is reported once by the kernel and the pages are dropped: whoever gets an error from this module treats
+//! what was written as lost and never syncs the same descriptor again to see whether it works now.
+//!
+//! Not here: the order of the steps (`storage-content`).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+/// Makes the names in `directory` durable: what was created, renamed into or removed from it before the call.
+///
+/// # Errors
+/// `ENOTDIR` if it is something else (a symbolic link at the end included), `EIO` if the disk refused.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let descriptor = rustix::fs::open(directory, flags, Mode::empty())?;
+    Ok(rustix::fs::fsync(descriptor)?)
+}
+
+/// Opens `directory` so that [`sync_file_system`] can be called on it.
+///
+/// The kernel reports an error of writing back to every descriptor that was open when it happened: keep this one open from
+/// before the first write, and no error is missed.
+///
+/// # Errors
+/// `ENOTDIR` if it is something else, or why it could not be opened.
+pub fn open_directory(directory: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(directory, flags, Mode::empty())?))
+}
+
+/// Writes back everything the file system of `descriptor` holds, and waits for it (`syncfs(2)`).
+///
+/// # Errors
+/// The first error of writing back since the last call on this descriptor (Linux 5.8 and later), whatever file it hit.
+pub fn sync_file_system(descriptor: impl AsFd) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(descriptor)?)
+}
+
+/// The user this process acts as, for comparison with the owner of a file.
+pub fn effective_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Bytes of the file system of `path` that this user may still take.
+///
+/// # Errors
+/// Why the file system could not be asked.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let answer = rustix::fs::statvfs(path)?;
+    Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_synced_and_a_file_or_a_link_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        sync_directory(root.path()).unwrap();
+        std::fs::write(root.path().join("file"), b"x").unwrap();
+        assert_eq!(
+            sync_directory(&root.path().join("file")).unwrap_err().kind(),
+            io::ErrorKind::NotADirectory
+        );
+        std::os::unix::fs::symlink(root.path(), root.path().join("link")).unwrap();
+        assert!(sync_directory(&root.path().join("link")).is_err());
+    }
+
+    #[test]
+    fn the_file_system_of_an_open_directory_is_synced() {
+        let root = tempfile::tempdir().unwrap();
+        sync_file_system(open_directory(root.path()).unwrap()).unwrap();
+        assert!(free_bytes(root.path()).unwrap() > 0);
+    }
+}
