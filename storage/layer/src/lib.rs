@@ -1,1 +1,34 @@
-//! Being built.
+//! Layers: from compressed bytes to a directory, in one pass.
+//!
+//! [`unpack`] reads a layer to its last byte and leaves a directory and the layer's diff ID:
+//!
+//! ```text
+//! calling thread          thread "layer-hash"      thread "layer-write"
+//! read -> inflate  ---->  SHA-256           ---->  tar -> confined tree
+//!        ^----------------------- empty buffers ------------------'
+//! ```
+//!
+//! A buffer is filled once, read twice where it lies, and returned; nothing is copied on the way to `write(2)`. On two
+//! cores inflate has one and the rest the other, which is the balance measured in `examples/unpack_speed.rs`.
+//!
+//! Promises: no byte of a layer leads outside the target ([`storage_sys::tree`]); every number of a layer is checked
+//! before use and every allocation has a limit ([`Limits`]); two readers of one tar could not disagree on what we
+//! accepted ([`tar`]); no other program is started. An error leaves the target half-written: whoever made it removes it.
+//!
+//! Not here: fetching, digests of the compressed bytes, durability (one `syncfs` by the engine), the order of layers.
+#![forbid(unsafe_code)]
+
+mod apply;
+mod compressed;
+mod error;
+mod limits;
+mod pipeline;
+mod settle;
+pub mod tar;
+mod unpack;
+
+pub use compressed::Decompressor;
+pub use error::{EntryName, EntryRefused, LayerError};
+pub use limits::Limits;
+pub use settle::settle;
+pub use unpack::{PartTimes, UnpackOptions, Unpacked, Whiteouts, unpack};

@@ -3,6 +3,10 @@
 //! One safe function per call, each `unsafe` with the proof beside it. Nothing here decides anything.
 #![allow(unsafe_code)]
 
+pub mod durable;
+pub mod mount;
 pub mod process;
+pub mod rootfs;
 pub mod socket;
 pub mod terminal;
+pub mod tree;
