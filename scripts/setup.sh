@@ -11,7 +11,7 @@ purpose=${1:-build}
 build_needs=(c++:g++ pkg-config:pkg-config curl:curl /etc/ssl/certs/ca-certificates.crt:ca-certificates)
 demo_needs=(mmdebstrap:mmdebstrap umoci:umoci skopeo:skopeo docker-registry:docker-registry runc:runc)
 test_needs=(ctr:containerd getfattr:attr openssl:openssl htpasswd:apache2-utils busybox:busybox-static mkfs.ext4:e2fsprogs script:bsdutils)
-bench_needs=(podman:podman crun:crun pigz:pigz zstd:zstd)
+bench_needs=(podman:podman crun:crun pigz:pigz ctr-remote:stargz-snapshotter)
 
 needs=("${build_needs[@]}")
 case $purpose in
