@@ -1,0 +1,200 @@
+//! One request on the wire: connections are pooled, answers timed, failures named.
+//!
+//! Neither redirects nor logins here: see `session.rs`.
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use storage_model::Digest;
+use tower_service::Service;
+
+use crate::error::io_kind;
+use crate::location::{Reach, reach_of};
+use crate::tls::{Profile, advice};
+use crate::{RegistryError, Target};
+
+/// Most bytes one read of a body asks the kernel for, and so the largest chunk handed on, in bytes.
+///
+/// Measured against a registry on loopback in `tests/throughput.rs`: larger reads gain nothing there.
+const READ_BYTES: usize = 256 * 1024;
+/// Idle connections kept to one host.
+const IDLE_CONNECTIONS_MAX: usize = 32;
+/// How long an idle connection is kept. Servers close theirs after 60 s and more.
+const IDLE_TIME: Duration = Duration::from_secs(30);
+
+/// Which addresses a host named by somebody else may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Guard {
+    /// The user named the host: any.
+    Open,
+    /// A registry of this machine named it: none of the link.
+    Link,
+    /// Any other registry named it: none of the link and none of this machine.
+    Internal,
+}
+
+impl Guard {
+    pub(crate) fn admits(self, reach: Reach) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Link => reach != Reach::Link,
+            Self::Internal => !matches!(reach, Reach::Link | Reach::Loopback),
+        }
+    }
+}
+
+/// Asks DNS and drops the addresses the guard refuses, so that a name is no way around it.
+#[derive(Clone)]
+struct Resolver {
+    inner: GaiResolver,
+    guard: Guard,
+}
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let guard = self.guard;
+        let asked = self.inner.call(name);
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = asked.await?.filter(|a| guard.admits(reach_of(a.ip()))).collect();
+            if found.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address we may go to"));
+            }
+            Ok(found.into_iter())
+        })
+    }
+}
+
+type Wire = Pool<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
+
+/// Pools of connections: one for each way of connecting.
+#[derive(Default)]
+pub(crate) struct Transport {
+    pools: Mutex<HashMap<(Digest, Guard, bool), Wire>>,
+}
+
+impl Transport {
+    fn pool(&self, profile: &Profile, guard: Guard, secure: bool) -> Result<Wire, RegistryError> {
+        let key = (profile.id(), guard, secure);
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(&key) {
+            return Ok(pool.clone());
+        }
+        let mut tcp = HttpConnector::new_with_resolver(Resolver { inner: GaiResolver::new(), guard });
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(Duration::from_secs(30)));
+        tcp.set_connect_timeout(Some(profile.dial_timeout));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(profile.client_config(secure)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let pool = Pool::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIME)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .http1_max_buf_size(READ_BYTES)
+            .build(connector);
+        pools.insert(key, pool.clone());
+        Ok(pool)
+    }
+
+    /// Sends one request and waits for the head of its answer, at most `patience`.
+    ///
+    /// Cancel safety: a dropped future closes the connection or leaves it unused in the pool.
+    pub(crate) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        profile: &Profile,
+        guard: Guard,
+        patience: Duration,
+        target: &Arc<Target>,
+    ) -> Result<Response<Incoming>, RegistryError> {
+        let secure = request.uri().scheme_str() != Some("http");
+        let host = request.uri().authority().map_or_else(String::new, ToString::to_string);
+        let pool = self.pool(profile, guard, secure)?;
+        match tokio::time::timeout(patience, pool.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(name_failure(error, host, secure, target)),
+            Err(_) => Err(RegistryError::Timeout {
+                target: Arc::clone(target),
+                host,
+                what: "no answer",
+                after: patience,
+            }),
+        }
+    }
+}
+
+/// Turns a failure of the pool into one that says what happened.
+fn name_failure(error: PoolError, host: String, secure: bool, target: &Arc<Target>) -> RegistryError {
+    let target = Arc::clone(target);
+    if let Some(tls) = find_tls(&error) {
+        let plain = matches!(tls, rustls::Error::InvalidMessage(_));
+        if plain && secure {
+            return RegistryError::SpeaksHttp { target, host };
+        }
+        let advice = advice(tls);
+        return RegistryError::Tls { target, host, advice, source: Box::new(tls.clone()) };
+    }
+    if error.is_connect() {
+        let source = innermost(&error);
+        if chain(&error).any(|cause| cause.to_string().starts_with("dns error")) {
+            return RegistryError::UnknownHost { target, host, source };
+        }
+        if secure && io_kind(&error) == Some(io::ErrorKind::UnexpectedEof) {
+            return RegistryError::SpeaksHttp { target, host };
+        }
+        return RegistryError::Connect { target, host, source };
+    }
+    if chain(&error).any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse))
+        && !secure
+    {
+        return RegistryError::SpeaksHttps { target, host };
+    }
+    RegistryError::Interrupted { target, host, at: 0, source: Some(innermost(&error)) }
+}
+
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// The first TLS error in a chain; it hides inside an `io::Error`.
+fn find_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    chain(error).find_map(|cause| match cause.downcast_ref::<rustls::Error>() {
+        Some(tls) => Some(tls),
+        None => cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>(),
+    })
+}
+
+/// The last cause of a chain, in its own words: what is above it only says "request failed". Keeps the kind of an
+/// `io::Error`.
+fn innermost(error: &(dyn StdError + 'static)) -> crate::error::Cause {
+    let words = chain(error).last().map_or_else(String::new, ToString::to_string);
+    Box::new(io::Error::new(io_kind(error).unwrap_or(io::ErrorKind::Other), words))
+}
