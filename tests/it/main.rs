@@ -2,6 +2,7 @@
 
 mod crash;
 mod fixtures;
+mod harness;
 mod json;
 mod mistakes;
 mod order;

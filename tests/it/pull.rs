@@ -10,7 +10,7 @@ use tests::{Engine, Image, Registry, difference, finish, index_of, read_tree};
 use crate::fixtures;
 
 /// The tree of `image` as umoci unpacks it.
-fn umoci(image: &Image) -> Result<(tempfile::TempDir, std::path::PathBuf)> {
+pub(crate) fn umoci(image: &Image) -> Result<(tempfile::TempDir, std::path::PathBuf)> {
     let directory = tempfile::tempdir()?;
     image.write_layout(&directory.path().join("layout"))?;
     let mut unpack = Command::new("umoci");
