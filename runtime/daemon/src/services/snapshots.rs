@@ -1,0 +1,252 @@
+//! `containerd.services.snapshots.v1`: the snapshotters, by name.
+
+use std::borrow::Cow;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use runtime_api::containerd::services::snapshots::v1 as wire;
+use runtime_api::containerd::types;
+use runtime_api::filter::Filters;
+use runtime_engine::Engine;
+use snapshotters_contract::{ActiveKey, CommittedName, Info, Mount, SnapshotKind, Snapshotter};
+use storage_model::Labels;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::call::{blocking, space};
+use crate::convert::{
+    BATCH, checked_labels, filters, label, label_change, labels_out, required, size_out, time_out,
+};
+use crate::status::{invalid, status};
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct SnapshotsService {
+    engine: Engine,
+}
+
+impl SnapshotsService {
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+
+    /// The snapshotter called `name`, for the namespace and the lease of `request`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with containerd's words for a missing or unknown name.
+    fn snapshotter<T>(&self, request: &Request<T>, name: &str) -> Result<Arc<dyn Snapshotter>, Status> {
+        let space = space(self.engine.store(), request)?;
+        if name.is_empty() {
+            return Err(invalid("snapshotter argument missing"));
+        }
+        if !self.engine.snapshotters().contains(&name) {
+            return Err(invalid(format!("snapshotter not loaded: {name}")));
+        }
+        self.engine.snapshotter(name, space).map_err(status)
+    }
+}
+
+fn key_in(key: &str) -> Result<ActiveKey, Status> {
+    key.parse().map_err(status)
+}
+
+/// A parent's name; empty is none.
+fn parent_in(name: &str) -> Result<Option<CommittedName>, Status> {
+    if name.is_empty() { Ok(None) } else { name.parse().map(Some).map_err(status) }
+}
+
+fn mounts_out(mounts: Vec<Mount>) -> Vec<types::Mount> {
+    let out = |mount: Mount| types::Mount {
+        r#type: mount.kind,
+        source: mount.source,
+        target: mount.target,
+        options: mount.options,
+    };
+    mounts.into_iter().map(out).collect()
+}
+
+fn kind_out(kind: SnapshotKind) -> wire::Kind {
+    match kind {
+        SnapshotKind::Active => wire::Kind::Active,
+        SnapshotKind::View => wire::Kind::View,
+        SnapshotKind::Committed => wire::Kind::Committed,
+    }
+}
+
+fn info_out(info: Info) -> wire::Info {
+    wire::Info {
+        kind: kind_out(info.kind).into(),
+        name: info.name,
+        parent: info.parent.unwrap_or_default(),
+        created_at: time_out(info.created),
+        updated_at: time_out(info.updated),
+        labels: labels_out(info.labels),
+    }
+}
+
+fn snapshot_field<'a>(info: &'a Info, path: &[String]) -> Option<Cow<'a, str>> {
+    match path[0].as_str() {
+        "kind" => Some(Cow::from(match info.kind {
+            SnapshotKind::Active => "active",
+            SnapshotKind::View => "view",
+            SnapshotKind::Committed => "committed",
+        })),
+        "name" => Some(Cow::from(info.name.as_str())),
+        // Present even when there is none: `parent!=""` and `parent==""` are both asked.
+        "parent" => Some(Cow::from(info.parent.as_deref().unwrap_or_default())),
+        "labels" => label(&info.labels, &path[1..]),
+        _ => None,
+    }
+}
+
+/// What `Prepare` and `View` are given.
+struct NewSnapshot {
+    key: ActiveKey,
+    parent: Option<CommittedName>,
+    labels: Labels,
+}
+
+impl NewSnapshot {
+    fn of<S>(
+        key: &str,
+        parent: &str,
+        labels: std::collections::HashMap<String, String, S>,
+    ) -> Result<Self, Status>
+    where
+        S: std::hash::BuildHasher,
+    {
+        Ok(Self { key: key_in(key)?, parent: parent_in(parent)?, labels: checked_labels(labels)? })
+    }
+}
+
+#[tonic::async_trait]
+impl wire::snapshots_server::Snapshots for SnapshotsService {
+    async fn prepare(
+        &self,
+        request: Request<wire::PrepareSnapshotRequest>,
+    ) -> Result<Response<wire::PrepareSnapshotResponse>, Status> {
+        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let wire::PrepareSnapshotRequest { key, parent, labels, .. } = request.into_inner();
+        let new = NewSnapshot::of(&key, &parent, labels)?;
+        let mounts =
+            blocking(move || snapshotter.prepare(&new.key, new.parent.as_ref(), &new.labels)).await?;
+        Ok(Response::new(wire::PrepareSnapshotResponse { mounts: mounts_out(mounts) }))
+    }
+
+    async fn view(
+        &self,
+        request: Request<wire::ViewSnapshotRequest>,
+    ) -> Result<Response<wire::ViewSnapshotResponse>, Status> {
+        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let wire::ViewSnapshotRequest { key, parent, labels, .. } = request.into_inner();
+        let new = NewSnapshot::of(&key, &parent, labels)?;
+        let mounts = blocking(move || snapshotter.view(&new.key, new.parent.as_ref(), &new.labels)).await?;
+        Ok(Response::new(wire::ViewSnapshotResponse { mounts: mounts_out(mounts) }))
+    }
+
+    async fn mounts(
+        &self,
+        request: Request<wire::MountsRequest>,
+    ) -> Result<Response<wire::MountsResponse>, Status> {
+        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let key = key_in(&request.into_inner().key)?;
+        let mounts = blocking(move || snapshotter.mounts(&key)).await?;
+        Ok(Response::new(wire::MountsResponse { mounts: mounts_out(mounts) }))
+    }
+
+    async fn commit(&self, request: Request<wire::CommitSnapshotRequest>) -> Result<Response<()>, Status> {
+        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let wire::CommitSnapshotRequest { name, key, labels, parent, .. } = request.into_inner();
+        let (key, name) = (key_in(&key)?, name.parse::<CommittedName>().map_err(status)?);
+        let (rebase, labels) = (parent_in(&parent)?, checked_labels(labels)?);
+        blocking(move || snapshotter.commit(&key, &name, rebase.as_ref(), &labels)).await?;
+        Ok(Response::new(()))
+    }
+
+    async fn remove(&self, request: Request<wire::RemoveSnapshotRequest>) -> Result<Response<()>, Status> {
+        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let key = request.into_inner().key;
+        blocking(move || snapshotter.remove(&key)).await?;
+        Ok(Response::new(()))
+    }
+
+    async fn stat(
+        &self,
+        request: Request<wire::StatSnapshotRequest>,
+    ) -> Result<Response<wire::StatSnapshotResponse>, Status> {
+        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let key = request.into_inner().key;
+        let info = blocking(move || snapshotter.stat(&key)).await?;
+        Ok(Response::new(wire::StatSnapshotResponse { info: Some(info_out(info)) }))
+    }
+
+    async fn update(
+        &self,
+        request: Request<wire::UpdateSnapshotRequest>,
+    ) -> Result<Response<wire::UpdateSnapshotResponse>, Status> {
+        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let wire::UpdateSnapshotRequest { info, update_mask, .. } = request.into_inner();
+        let info = required(info, "info")?;
+        let change = label_change(update_mask, checked_labels(info.labels)?, "a snapshot")?;
+        let updated = blocking(move || snapshotter.update(&info.name, change)).await?;
+        Ok(Response::new(wire::UpdateSnapshotResponse { info: Some(info_out(updated)) }))
+    }
+
+    type ListStream = ReceiverStream<Result<wire::ListSnapshotsResponse, Status>>;
+
+    async fn list(
+        &self,
+        request: Request<wire::ListSnapshotsRequest>,
+    ) -> Result<Response<Self::ListStream>, Status> {
+        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let filters = filters(&request.into_inner().filters)?;
+        let (sender, receiver) = mpsc::channel(2);
+        tokio::task::spawn_blocking(move || list(&*snapshotter, &filters, &sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn usage(
+        &self,
+        request: Request<wire::UsageRequest>,
+    ) -> Result<Response<wire::UsageResponse>, Status> {
+        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let key = request.into_inner().key;
+        let usage = blocking(move || snapshotter.usage(&key)).await?;
+        Ok(Response::new(wire::UsageResponse { size: size_out(usage.bytes), inodes: size_out(usage.inodes) }))
+    }
+
+    async fn cleanup(&self, request: Request<wire::CleanupRequest>) -> Result<Response<()>, Status> {
+        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        blocking(move || snapshotter.cleanup()).await?;
+        Ok(Response::new(()))
+    }
+}
+
+/// Sends what matches in batches, until the end or until nobody listens.
+fn list(
+    snapshotter: &dyn Snapshotter,
+    filters: &Filters,
+    sender: &mpsc::Sender<Result<wire::ListSnapshotsResponse, Status>>,
+) {
+    let mut batch = Vec::with_capacity(BATCH);
+    let walked = snapshotter.walk(&mut |info| {
+        if filters.matches(|path| snapshot_field(&info, path)) {
+            batch.push(info_out(info));
+        }
+        if batch.len() < BATCH {
+            return ControlFlow::Continue(());
+        }
+        let info = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
+        match sender.blocking_send(Ok(wire::ListSnapshotsResponse { info })) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    });
+    // Whoever stopped listening needs no last message.
+    let _ = match walked {
+        Err(error) => sender.blocking_send(Err(status(error))),
+        Ok(()) if batch.is_empty() => Ok(()),
+        Ok(()) => sender.blocking_send(Ok(wire::ListSnapshotsResponse { info: batch })),
+    };
+}

@@ -1,0 +1,67 @@
+//! The daemon's life: start, refuse a second one, stop, start again.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::{Duration, Instant};
+
+use runtime_api::containerd::services::introspection::v1::introspection_client::IntrospectionClient;
+use runtime_api::grpc::health::v1::HealthCheckRequest;
+use runtime_api::grpc::health::v1::health_check_response::ServingStatus;
+use runtime_api::grpc::health::v1::health_client::HealthClient;
+use runtime_daemon::{DaemonConfig, serve_until};
+
+use crate::fixture::{Daemon, client, config};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vuln_d4_a_second_daemon_on_one_root_is_refused_at_once_with_the_holders_id() {
+    let daemon = Daemon::start().await;
+    let other = tempfile::tempdir().unwrap();
+    let second = DaemonConfig { root: daemon.config().root, ..config(&other) };
+    let begun = Instant::now();
+    let error =
+        serve_until(second, || panic!("it must not start"), std::future::pending()).await.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
+    let words = error.to_string();
+    assert!(words.contains(&std::process::id().to_string()), "{words}");
+    let second = DaemonConfig { root: other.path().join("root"), ..daemon.config() };
+    let error =
+        serve_until(second, || panic!("it must not start"), std::future::pending()).await.unwrap_err();
+    assert!(error.to_string().contains("another daemon"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vuln_d2_directories_that_were_open_to_others_are_closed() {
+    let temp = tempfile::tempdir().unwrap();
+    for name in ["root", "state"] {
+        let path = temp.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let daemon = Daemon::start_in(temp).await;
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
+    assert_eq!(mode(&daemon.config().root), 0o700);
+    assert_eq!(mode(&daemon.config().state), 0o700);
+    assert_eq!(mode(&daemon.address()), 0o600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_tells_those_who_watch_and_frees_root_and_socket_for_the_next() {
+    let daemon = Daemon::start().await;
+    let address = daemon.address();
+    let mut health = client!(daemon, HealthClient<_>);
+    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    let mut introspection = client!(daemon, IntrospectionClient<_>);
+    let before = introspection.server(()).await.unwrap().into_inner().uuid;
+    drop(introspection);
+
+    let begun = Instant::now();
+    let watching = tokio::spawn(async move { watch.message().await.unwrap().unwrap().status() });
+    let temp = daemon.stop().await;
+    assert!(begun.elapsed() < runtime_daemon::GRACE, "nothing was under way: {:?}", begun.elapsed());
+    assert_eq!(watching.await.unwrap(), ServingStatus::NotServing);
+    assert!(!address.exists());
+
+    let again = Daemon::start_in(temp).await;
+    let mut introspection = client!(again, IntrospectionClient<_>);
+    assert_eq!(introspection.server(()).await.unwrap().into_inner().uuid, before);
+}
