@@ -4,6 +4,7 @@ mod crash;
 mod fixtures;
 mod harness;
 mod json;
+mod layouts;
 mod mistakes;
 mod order;
 mod pull;

@@ -219,6 +219,32 @@ fn a_mount_is_seen_inside_and_a_container_cannot_change_its_image() -> Result<()
     shell.assert_nothing_left()
 }
 
+#[test]
+fn a_command_prints_and_ends_as_it_does_under_ctr_run_of_containerd() -> Result<()> {
+    let shell = Shell::new()?;
+    let directory = tempfile::Builder::new().prefix("windlass-containerd.").tempdir()?;
+    let containerd = tests::Containerd::start(directory.path())?;
+    containerd.ctr("ctr", &["images", "pull", "--plain-http", &shell.image])?;
+    let scripts = [
+        "echo hello; exit 42",
+        "exit 0",
+        "kill -9 $$",
+        "env | grep -v HOSTNAME | grep -v ^HOME= | grep -v ^SHLVL",
+        "id; pwd; umask",
+        "grep -E '^(Cap|NoNewPrivs)' /proc/self/status",
+        "ls /proc/acpi /proc/scsi 2>&1; cat /proc/kcore | wc -c; ls -d /sys/firmware/*",
+        "echo x > /proc/sys/kernel/hostname; echo $?",
+        "ls -l /dev | awk '{print $1, $NF}'; ls /dev/shm /dev/mqueue",
+    ];
+    for (number, script) in scripts.iter().enumerate() {
+        let ours = shell.run(&[], &["sh", "-c", script])?;
+        let id = format!("compared{number}");
+        let theirs = containerd.finish("ctr", &["run", "--rm", &shell.image, &id, "sh", "-c", script])?;
+        assert_eq!((ours.code, &ours.stdout), (theirs.code, &theirs.stdout), "{script}\n{}", ours.stderr);
+    }
+    shell.assert_nothing_left()
+}
+
 /// The command on a terminal of its own, which `prepare` sets up first: util-linux's `script` makes it.
 fn on_terminal(engine: &Engine, arguments: &[&str], prepare: &str) -> Result<Command> {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));

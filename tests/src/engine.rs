@@ -124,7 +124,8 @@ impl Engine {
             .append(true)
             .open(self.directory.path().join("daemon.log"))?;
         let started = Instant::now();
-        let mut child = self.command(["daemon", "--background"])?.stdout(Stdio::piped()).stderr(log).spawn()?;
+        let mut child =
+            self.command(["daemon", "--background"])?.stdout(Stdio::piped()).stderr(log).spawn()?;
         let stdout = child.stdout.take().context("just piped")?;
         self.daemon = Some(child);
         let mut line = String::new();

@@ -103,8 +103,8 @@ impl ImageBuilder {
             Entry::file("etc/group", "root:x:0:\nweb:x:1000:\naudio:x:29:web\n"),
         ];
         for name in [
-            "sh", "cat", "echo", "env", "false", "id", "kill", "ls", "pwd", "seq", "sleep", "stty", "test",
-            "touch", "true", "tty", "wc",
+            "sh", "awk", "cat", "echo", "env", "false", "grep", "id", "kill", "ls", "pwd", "seq", "sleep",
+            "stty", "test", "touch", "true", "tty", "wc",
         ] {
             entries.push(Entry::new(format!("bin/{name}"), Kind::Symlink("busybox".to_owned())).mode(0o777));
         }

@@ -6,6 +6,7 @@
 //!
 //! Not here: the tests themselves (`tests/it`), fuzz targets (`tests/fuzz`).
 
+mod containerd;
 mod engine;
 mod image;
 mod process;
@@ -13,6 +14,7 @@ mod registry;
 mod tar;
 mod tree;
 
+pub use containerd::Containerd;
 pub use engine::{Engine, windlass};
 pub use image::{Image, ImageBuilder, index_of};
 pub use process::{Finished, finish, has_command, require_root, signal, wait_until};

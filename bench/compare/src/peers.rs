@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -127,8 +127,7 @@ fn find(value: &serde_json::Value, key: &str) -> Option<serde_json::Value> {
 /// Debian's containerd with a root of its own. `overlap` unpacks layers as they arrive, which is what `client.Pull`
 /// does for nerdctl and Kubernetes; plain `ctr images pull` fetches all and unpacks then.
 struct Containerd {
-    child: Child,
-    socket: PathBuf,
+    daemon: tests::Containerd,
     overlap: bool,
 }
 
@@ -141,32 +140,9 @@ impl Containerd {
             );
         }
         let directory = data.join(if overlap { "containerd-overlap" } else { "containerd" });
-        let state = directory.join("state");
-        fs::create_dir_all(&state)?;
-        let socket = state.join("containerd.sock");
-        let config = directory.join("config.toml");
-        fs::write(
-            &config,
-            format!(
-                "version = 2\nroot = \"{0}/root\"\nstate = \"{0}/state\"\n\
-                 disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{1}\"\n",
-                directory.display(),
-                socket.display()
-            ),
-        )?;
-        let log = fs::File::create(directory.join("log"))?;
-        let child =
-            Command::new("containerd").arg("--config").arg(&config).stdout(Stdio::null()).stderr(log).spawn();
-        let mut peer = Self { child: child.context("containerd is not installed")?, socket, overlap };
-        tests::wait_until("containerd answers", Duration::from_secs(20), || {
-            peer.ctr("ctr", &["version"]).is_ok()
-        })?;
+        let mut peer = Self { daemon: tests::Containerd::start(&directory)?, overlap };
         peer.clean()?;
         Ok(peer)
-    }
-
-    fn ctr(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        run(Command::new(program).arg("--address").arg(&self.socket).args(arguments))
     }
 }
 
@@ -180,37 +156,28 @@ impl Peer for Containerd {
     }
 
     fn clean(&mut self) -> Result<()> {
-        for image in self.ctr("ctr", &["images", "ls", "--quiet"])?.split_whitespace() {
-            self.ctr("ctr", &["images", "rm", "--sync", image])?;
+        for image in self.daemon.ctr("ctr", &["images", "ls", "--quiet"])?.split_whitespace() {
+            self.daemon.ctr("ctr", &["images", "rm", "--sync", image])?;
         }
-        let left = self.ctr("ctr", &["content", "ls", "--quiet"])?;
+        let left = self.daemon.ctr("ctr", &["content", "ls", "--quiet"])?;
         ensure!(left.trim().is_empty(), "not cold: blobs are left:\n{left}");
         Ok(())
     }
 
     fn pull(&mut self, image: &str) -> Result<Parts> {
         if self.overlap {
-            self.ctr(
+            self.daemon.ctr(
                 "ctr-remote",
                 &["images", "rpull", "--plain-http", "--snapshotter", "overlayfs", image],
             )?;
         } else {
-            self.ctr("ctr", &["images", "pull", "--plain-http", image])?;
+            self.daemon.ctr("ctr", &["images", "pull", "--plain-http", image])?;
         }
         Ok(Parts::default())
     }
 
     fn run(&mut self, image: &str) -> Result<Duration> {
-        let mut command = Command::new("ctr");
-        command.arg("--address").arg(&self.socket);
-        first_line(command.args(["run", "--rm", image, "bench", "/bin/sh", "/bench/run"]))
-    }
-}
-
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        let _ = tests::signal(&self.child, "TERM");
-        let _ = self.child.wait();
+        first_line(&mut self.daemon.command("ctr", &["run", "--rm", image, "bench", "/bin/sh", "/bench/run"]))
     }
 }
 
