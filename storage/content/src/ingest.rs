@@ -440,14 +440,15 @@ pub(crate) fn discard_namespace(store: &Store, namespace: &Namespace) -> Result<
     Ok(())
 }
 
-/// Removes what is in the directory of ingests and is none: the rest of a crash.
+/// Removes what is in the directory of ingests and is none: what a crash left while one was made, published or removed.
 pub(crate) fn discard_broken(layout: &Layout, trash: &Trash) -> Result<u64, StoreError> {
     let mut discarded = 0;
     for entry in layout.ingests.read_dir().doing("list", &layout.ingests)? {
-        let entry = entry.doing("list", &layout.ingests)?;
-        let whole = entry.file_name().into_string().ok().and_then(|id| load(id, entry.path())).is_some();
+        let path = entry.doing("list", &layout.ingests)?.path();
+        let id = path.file_name().and_then(|id| id.to_str()).map(str::to_owned);
+        let whole = id.and_then(|id| load(id, path.clone())).is_some() && path.join("data").is_file();
         if !whole {
-            trash.discard(&entry.path())?;
+            trash.discard(&path)?;
             discarded += 1;
         }
     }

@@ -1,0 +1,83 @@
+//! What the tests share: a store in a temporary directory, and short words for frequent steps.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use storage_content::{Expected, Space, Store};
+use storage_model::{Descriptor, Digest, Labels};
+
+/// A store in a directory that goes with it.
+pub(crate) struct Fixture {
+    pub(crate) store: Store,
+    directory: tempfile::TempDir,
+}
+
+impl Fixture {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self { store: Store::open(directory.path()).unwrap(), directory }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn space(&self) -> Space {
+        self.store.space(&"default".parse().unwrap())
+    }
+
+    /// The same directory, closed, changed by `change`, and opened again.
+    pub(crate) fn reopened(self, change: impl FnOnce(&Path)) -> Self {
+        let Self { store, directory } = self;
+        drop(store);
+        change(directory.path());
+        Self { store: Store::open(directory.path()).unwrap(), directory }
+    }
+
+    pub(crate) fn blob_file(&self, digest: &Digest) -> std::path::PathBuf {
+        self.root().join("blobs/sha256").join(digest.hex())
+    }
+}
+
+/// Brings `bytes` in as a blob.
+pub(crate) fn put(space: &Space, bytes: &[u8]) -> Digest {
+    put_labelled(space, bytes, Labels::new())
+}
+
+pub(crate) fn put_labelled(space: &Space, bytes: &[u8], labels: Labels) -> Digest {
+    let digest = Digest::of(bytes);
+    let mut ingest = space.ingest(&format!("put-{digest}"), Expected::default()).unwrap();
+    ingest.write(bytes).unwrap();
+    ingest.commit(Expected::exactly(digest, bytes.len() as u64), labels).unwrap()
+}
+
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+pub(crate) fn descriptor(digest: Digest) -> Descriptor {
+    Descriptor::new("application/vnd.oci.image.manifest.v1+json", digest, 1)
+}
+
+/// The digests of a space, sorted.
+pub(crate) fn digests(space: &Space) -> Vec<Digest> {
+    let mut found = Vec::new();
+    space
+        .blobs(&mut |blob| {
+            found.push(blob.digest);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    found
+}
+
+/// Names in a directory, sorted.
+pub(crate) fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = directory
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
