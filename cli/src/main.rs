@@ -1,1 +1,73 @@
-fn main() {}
+//! `windlass`, the one binary: the command line, the engine (`daemon`), and the monitor of a container (`shim`).
+//!
+//! Every verb but those two and `completion` is a client of an engine's socket; the engine is started when none answers
+//! (`start`). A client is one thread with a small event loop, made after the command line has been understood.
+#![forbid(unsafe_code)]
+
+mod args;
+mod client;
+mod error;
+mod image;
+mod output;
+mod progress;
+mod pull;
+mod run;
+mod start;
+mod verbs;
+mod words;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Verb};
+use crate::error::{CliError, exit};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match &cli.verb {
+        Verb::Shim(args) => return verbs::daemon::shim(args),
+        Verb::Daemon(args) => verbs::daemon::daemon(&cli.global, args).map(|()| exit::OK),
+        Verb::Completion(args) => verbs::daemon::completion(args).map(|()| exit::OK),
+        _ => client(&cli),
+    };
+    let code = outcome.unwrap_or_else(|error| {
+        // Nobody can be told when standard error is closed too.
+        let _ = io::stderr().write_all(words::report(&error).as_bytes());
+        error.exit_code()
+    });
+    ExitCode::from(code)
+}
+
+/// Runs a client's verb. Threads that still copy or wait when it is done are left behind: the process ends.
+fn client(cli: &Cli) -> Result<u8, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| CliError::Process("the event loop", source))?;
+    let outcome = runtime.block_on(act(cli));
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn act(cli: &Cli) -> Result<u8, CliError> {
+    let global = &cli.global;
+    match &cli.verb {
+        Verb::Run(args) => return run::run(global, args).await,
+        Verb::Pull(args) => pull::run(global, args).await,
+        Verb::Images { verb } => verbs::images::run(global, verb).await,
+        Verb::Containers { verb } => verbs::containers::run(global, verb).await,
+        Verb::Tasks { verb } => verbs::containers::tasks(global, verb).await,
+        Verb::Content { verb } => verbs::content::run(global, verb).await,
+        Verb::Snapshots { verb } => verbs::content::snapshots(global, verb).await,
+        Verb::Namespaces { verb } => verbs::keep::namespaces(global, verb).await,
+        Verb::Leases { verb } => verbs::keep::leases(global, verb).await,
+        Verb::Gc => verbs::keep::collect(global).await,
+        Verb::Version(args) => verbs::status::version(global, args).await,
+        Verb::Info => verbs::status::info(global).await,
+        // Answered in `main`, without an event loop.
+        Verb::Daemon(_) | Verb::Shim(_) | Verb::Completion(_) => Ok(()),
+    }?;
+    Ok(exit::OK)
+}

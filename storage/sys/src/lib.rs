@@ -6,7 +6,9 @@
 pub mod durable;
 pub mod mount;
 pub mod process;
+pub mod prompt;
 pub mod rootfs;
 pub mod socket;
 pub mod terminal;
 pub mod tree;
+pub mod usage;

@@ -1,0 +1,242 @@
+//! The command line: what may be typed, and what each word means.
+//!
+//! Parsing touches nothing but the arguments and the environment: no file, no socket. A value that can be judged alone
+//! (a name, a platform, a mount) is judged here, so that a typing error costs nobody a container.
+//!
+//! Not here: what the verbs do (`verbs`, `run`).
+
+mod image;
+mod listing;
+mod process;
+mod value;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use storage_model::Namespace;
+
+pub(crate) use image::{
+    ImagesVerb, InspectArgs, MountArgs, PullArgs, RegistryArgs, RemoveImagesArgs, UnmountArgs,
+};
+pub(crate) use listing::{
+    ContainerRemoveArgs, ContainersVerb, ContentVerb, KillArgs, LeasesVerb, ListArgs, NamespacesVerb,
+    SnapshotListArgs, SnapshotsVerb, TasksVerb,
+};
+pub(crate) use process::{PullPolicy, RunArgs};
+pub(crate) use value::{Bind, Pair};
+
+/// Where the engine keeps everything, unless told otherwise.
+pub(crate) const DEFAULT_ROOT: &str = "/var/lib/windlass";
+
+/// Where the engine keeps what a reboot may take: its socket, the bundles of running containers.
+pub(crate) const DEFAULT_STATE: &str = "/run/windlass";
+
+const EXAMPLES: &str = "\
+Examples:
+  windlass run --rm docker.io/library/alpine:latest echo hello
+  windlass run --rm -t debian bash
+  windlass pull --format json ghcr.io/owner/app:1.2
+  windlass images ls
+  windlass containers ls
+
+Files:
+  /var/lib/windlass            images, snapshots, metadata; one engine at a time (--root)
+  /var/lib/windlass/daemon.log what the engine said when it was started by a command
+  /run/windlass/windlass.sock  where the engine listens (--address)
+
+The engine starts by itself when a command needs it; `windlass daemon` runs it in the foreground.
+Exit codes: 0 done, 1 failed, 2 wrong usage. `run` gives the process's own code, 128+n when signal n
+ended it, 127 when the command was not found, 126 when it could not be executed, 125 when the
+container could not be started.";
+
+/// Pulls container images and runs them.
+#[derive(Debug, Parser)]
+#[command(name = "windlass", version, after_help = EXAMPLES, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// Flags every verb takes.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Flags every verb takes; they may stand before or after the verb.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Directory of images, snapshots and metadata [default: /var/lib/windlass]
+    #[arg(long, global = true, env = "WINDLASS_ROOT", hide_env = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Directory of the socket and of running containers [default: /run/windlass]
+    #[arg(long, global = true, env = "WINDLASS_STATE", hide_env = true, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Socket of a running engine; none is started when this is given [default: STATE/windlass.sock]
+    #[arg(
+        short = 'a',
+        long,
+        global = true,
+        env = "WINDLASS_ADDRESS",
+        hide_env = true,
+        value_name = "SOCKET"
+    )]
+    address: Option<PathBuf>,
+    /// Namespace: who uses one does not see the images and containers of another
+    #[arg(
+        short = 'n',
+        long,
+        global = true,
+        env = "WINDLASS_NAMESPACE",
+        hide_env = true,
+        value_name = "NAME",
+        default_value = "default"
+    )]
+    pub(crate) namespace: Namespace,
+    /// How results are written
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
+    pub(crate) format: Format,
+}
+
+impl Global {
+    /// The root directory.
+    pub(crate) fn root(&self) -> &Path {
+        self.root.as_deref().unwrap_or(Path::new(DEFAULT_ROOT))
+    }
+
+    /// The root directory if the user named one: an engine with another root is then the wrong one.
+    pub(crate) fn wanted_root(&self) -> Option<&Path> {
+        self.root.as_deref()
+    }
+
+    /// The state directory.
+    pub(crate) fn state(&self) -> &Path {
+        self.state.as_deref().unwrap_or(Path::new(DEFAULT_STATE))
+    }
+
+    /// The socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.address.clone().unwrap_or_else(|| self.state().join("windlass.sock"))
+    }
+
+    /// Whether the user named the socket: whoever listens there is then meant, and nobody else is started.
+    pub(crate) fn is_address_given(&self) -> bool {
+        self.address.is_some()
+    }
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs: one JSON document, or one line per event.
+    Json,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Bring an image in from a registry
+    #[command(after_help = image::PULL_EXAMPLES)]
+    Pull(PullArgs),
+    /// Run a command in a new container
+    #[command(after_help = process::RUN_EXAMPLES, override_usage = process::RUN_USAGE)]
+    Run(Box<RunArgs>),
+    /// Images: list, pull, remove, inspect, mount
+    #[command(visible_aliases = ["image", "i"])]
+    Images {
+        /// What to do with them.
+        #[command(subcommand)]
+        verb: ImagesVerb,
+    },
+    /// Containers: list, show, remove
+    #[command(visible_aliases = ["container", "c"])]
+    Containers {
+        /// What to do with them.
+        #[command(subcommand)]
+        verb: ContainersVerb,
+    },
+    /// Processes of containers: list, signal, remove
+    #[command(visible_aliases = ["task", "t"])]
+    Tasks {
+        /// What to do with them.
+        #[command(subcommand)]
+        verb: TasksVerb,
+    },
+    /// Stored content by digest: list, get
+    Content {
+        /// What to do with it.
+        #[command(subcommand)]
+        verb: ContentVerb,
+    },
+    /// Snapshots: list
+    #[command(visible_alias = "snapshot")]
+    Snapshots {
+        /// What to do with them.
+        #[command(subcommand)]
+        verb: SnapshotsVerb,
+    },
+    /// Namespaces: list, create, remove
+    #[command(visible_aliases = ["namespace", "ns"])]
+    Namespaces {
+        /// What to do with them.
+        #[command(subcommand)]
+        verb: NamespacesVerb,
+    },
+    /// Leases, which keep content from being collected: list
+    #[command(visible_alias = "lease")]
+    Leases {
+        /// What to do with them.
+        #[command(subcommand)]
+        verb: LeasesVerb,
+    },
+    /// Remove content and snapshots that nothing keeps
+    Gc,
+    /// Show the versions of this program and of the engine
+    Version(VersionArgs),
+    /// Show the engine: its directories, runtimes and features
+    Info,
+    /// Run the engine in the foreground
+    Daemon(DaemonArgs),
+    /// Monitor one container (started by the engine)
+    #[command(hide = true)]
+    Shim(ShimArgs),
+    /// Write a completion script for a shell to standard output
+    #[command(after_help = "Example:\n  windlass completion bash > /etc/bash_completion.d/windlass")]
+    Completion(CompletionArgs),
+}
+
+/// `version`.
+#[derive(Debug, Args)]
+pub(crate) struct VersionArgs {
+    /// Only this program's version; the engine is not asked, nor started
+    #[arg(long)]
+    pub(crate) client: bool,
+}
+
+/// `daemon`.
+#[derive(Debug, Args)]
+pub(crate) struct DaemonArgs {
+    /// Started by a command: leave its terminal and say `ready` on standard output
+    #[arg(long, hide = true)]
+    pub(crate) background: bool,
+}
+
+/// `shim`.
+#[derive(Debug, Args)]
+pub(crate) struct ShimArgs {
+    /// Directory with the container's `shim.json`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bundle: PathBuf,
+}
+
+/// `completion`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Values of arguments: mounts, labels, signals. Each parser is a pure function from text to a value or to words.
+
+use std::path::Path;
+use std::str::FromStr;
+
+/// `NAME[=VALUE]`; a name alone has the empty value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pair {
+    /// Before the first `=`.
+    pub(crate) name: String,
+    /// After it.
+    pub(crate) value: String,
+}
+
+impl FromStr for Pair {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        if name.is_empty() {
+            return Err("the name before = is empty".to_owned());
+        }
+        Ok(Self { name: name.to_owned(), value: value.to_owned() })
+    }
+}
+
+/// A mount the user asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bind {
+    /// `bind`, `tmpfs`, or another file system type.
+    pub(crate) kind: String,
+    /// What is mounted; for `bind` a path of this machine, made absolute when the container is asked for.
+    pub(crate) source: String,
+    /// Absolute path in the container.
+    pub(crate) destination: String,
+    /// As an OCI runtime takes them.
+    pub(crate) options: Vec<String>,
+}
+
+/// `-v SRC:DST[:OPTION,...]`.
+pub(super) fn bind(text: &str) -> Result<Bind, String> {
+    let mut parts = text.splitn(3, ':');
+    let (source, destination) = match (parts.next(), parts.next()) {
+        (Some(source), Some(destination)) if !source.is_empty() && !destination.is_empty() => {
+            (source, destination)
+        }
+        _ => return Err("write SRC:DST or SRC:DST:ro".to_owned()),
+    };
+    let destination = absolute(destination)?;
+    if !source.contains('/') && source != "." && source != ".." {
+        return Err(format!(
+            "{source:?} is not a path: for a directory here write ./{source}; there are no named volumes"
+        ));
+    }
+    let mut options = vec!["rbind".to_owned(), "rprivate".to_owned()];
+    for option in parts.next().unwrap_or_default().split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" | "rw" | "rshared" | "rslave" | "shared" | "slave" | "private" | "rprivate" | "noexec"
+            | "nosuid" | "nodev" | "exec" | "suid" | "dev" => options.push(option.to_owned()),
+            "z" | "Z" => {}
+            other => return Err(format!("{other:?} is not an option of -v: ro, rw, or one of mount's")),
+        }
+    }
+    Ok(Bind { kind: "bind".to_owned(), source: source.to_owned(), destination, options })
+}
+
+/// `--mount KEY=VALUE,...` as `ctr` and Docker write it.
+pub(super) fn mount(text: &str) -> Result<Bind, String> {
+    let (mut kind, mut source, mut destination) = ("bind".to_owned(), String::new(), None);
+    let mut options: Vec<String> = Vec::new();
+    for part in text.split(',') {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        match key {
+            "type" => value.clone_into(&mut kind),
+            "src" | "source" => value.clone_into(&mut source),
+            "dst" | "destination" | "target" => destination = Some(absolute(value)?),
+            "options" => {
+                options.extend(value.split(':').filter(|option| !option.is_empty()).map(str::to_owned))
+            }
+            "ro" | "readonly" if matches!(value, "" | "true") => options.push("ro".to_owned()),
+            "rw" if value.is_empty() => options.push("rw".to_owned()),
+            other => return Err(format!("{other:?} is not a key of --mount: type, src, dst, options, ro")),
+        }
+    }
+    let destination = destination.ok_or("dst=PATH is missing")?;
+    if kind.is_empty() {
+        return Err("type= is empty: bind, tmpfs, or another file system type".to_owned());
+    }
+    if kind == "bind" {
+        if source.is_empty() {
+            return Err("src=PATH is missing".to_owned());
+        }
+        if !options.iter().any(|option| option == "bind" || option == "rbind") {
+            options.insert(0, "rbind".to_owned());
+        }
+    } else if source.is_empty() {
+        source.clone_from(&kind);
+    }
+    Ok(Bind { kind, source, destination, options })
+}
+
+/// An absolute path in the container.
+pub(super) fn absolute(text: &str) -> Result<String, String> {
+    if Path::new(text).is_absolute() {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is not an absolute path: it is one in the container, and starts with /"))
+    }
+}
+
+/// Names of the first 31 signals on Linux (all its architectures but MIPS, SPARC and Alpha), by number from 1.
+const SIGNALS: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
+/// A signal: `9`, `KILL`, `SIGKILL`, `sigkill`.
+pub(super) fn signal(text: &str) -> Result<u32, String> {
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let by_name = SIGNALS.iter().position(|known| *known == name).and_then(|at| u32::try_from(at + 1).ok());
+    by_name.or_else(|| name.parse().ok().filter(|number| (1..=64).contains(number))).ok_or_else(|| {
+        format!("{text:?} is not a signal: write a name such as SIGTERM, or a number from 1 to 64")
+    })
+}

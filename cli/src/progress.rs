@@ -1,0 +1,134 @@
+//! How a pull is shown while it runs: bars on a terminal, lines elsewhere, JSON lines for programs, or nothing.
+//!
+//! Each view gets the same events in the same order and is done with [`Progress::finish`]. Bars and lines go to standard
+//! error, so that standard output is the result's; JSON lines go to standard output, because there they are the result.
+//!
+//! Not here: talking to the engine (`pull`).
+
+mod bars;
+mod events;
+mod lines;
+
+use std::io::{self, IsTerminal};
+
+use runtime_api::windlass::v1::{Done, PullEvent};
+
+use crate::args::Format;
+use crate::error::CliError;
+use crate::output::{self, amount, printable};
+
+pub(crate) use bars::Bars;
+pub(crate) use lines::Lines;
+
+/// A view of a pull.
+pub(crate) enum Progress {
+    /// Nothing.
+    Quiet,
+    /// A line a layer, redrawn.
+    Bars(Bars),
+    /// A line for each change.
+    Lines(Lines),
+    /// A JSON object for each event, on standard output.
+    Json,
+}
+
+impl Progress {
+    /// The view that fits: what was asked for, and what standard error is.
+    pub(crate) fn choose(quiet: bool, format: Format) -> Self {
+        match (quiet, format) {
+            (true, _) => Self::Quiet,
+            (false, Format::Json) => Self::Json,
+            (false, Format::Table) if io::stderr().is_terminal() && !is_dumb() => Self::Bars(Bars::new()),
+            (false, Format::Table) => Self::Lines(Lines::new()),
+        }
+    }
+
+    /// Shows an event.
+    ///
+    /// # Errors
+    /// [`CliError::Output`] when a JSON line cannot be written.
+    pub(crate) fn event(&mut self, event: &PullEvent) -> Result<(), CliError> {
+        match self {
+            Self::Quiet => Ok(()),
+            Self::Bars(bars) => {
+                bars.event(event);
+                Ok(())
+            }
+            Self::Lines(lines) => {
+                lines.event(event, std::time::Instant::now()).iter().for_each(|line| output::note(line));
+                Ok(())
+            }
+            Self::Json => match events::json(event) {
+                Some(value) => output::print(&format!("{value}\n")),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Takes away what is only for the time of the pull.
+    pub(crate) fn finish(&mut self) {
+        if let Self::Bars(bars) = self {
+            bars.finish();
+        }
+    }
+
+    /// Whether the caller still has to say what came of it.
+    pub(crate) fn wants_summary(&self) -> bool {
+        matches!(self, Self::Bars(_) | Self::Lines(_))
+    }
+}
+
+/// A terminal that cannot move its cursor.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
+/// One line that says what a pull came to.
+pub(crate) fn summary(done: &Done) -> String {
+    let name = printable(&done.name);
+    let digest = short(&done.digest);
+    let seconds = if done.seconds.is_finite() { done.seconds.clamp(0.0, 1e9) } else { 0.0 };
+    let took = amount::duration(std::time::Duration::from_secs_f64(seconds));
+    if done.fetched_bytes == 0 {
+        return format!("{name} is up to date ({digest}), {took}");
+    }
+    let fetched = amount::size(done.fetched_bytes);
+    let rate = amount::size((done.fetched_bytes as f64 / seconds.max(0.001)) as u64);
+    format!("Pulled {name} ({digest}): {fetched} in {took}, {rate}/s")
+}
+
+/// A digest as people tell it from others: its first 12 digits.
+pub(crate) fn short(digest: &str) -> String {
+    let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
+    printable(&hex.chars().take(12).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done(fetched_bytes: u64, seconds: f64) -> Done {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        Done { name: "docker.io/library/a:1".to_owned(), digest, fetched_bytes, seconds, ..Done::default() }
+    }
+
+    #[test]
+    fn the_summary_tells_size_time_and_rate() {
+        assert_eq!(
+            summary(&done(10 * 1024 * 1024, 2.0)),
+            "Pulled docker.io/library/a:1 (abababababab): 10.0 MiB in 2.0 s, 5.0 MiB/s"
+        );
+    }
+
+    #[test]
+    fn a_pull_that_fetched_nothing_says_up_to_date() {
+        assert_eq!(summary(&done(0, 0.012)), "docker.io/library/a:1 is up to date (abababababab), 12 ms");
+    }
+
+    #[test]
+    fn odd_numbers_are_no_panic() {
+        for seconds in [f64::NAN, f64::INFINITY, -1.0, 1e300] {
+            assert!(!summary(&done(1, seconds)).is_empty());
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `run`: the image, the container, and then the wires between the user and its process.
+//!
+//! `image here? -> pull -> Engine.Run (record, snapshot, shim) -> shim: start -> signals, window size -> wait -> its code`.
+//! Whatever fails before the process runs is exit code 125, unless the shim says 126 or 127. With `--rm` the engine
+//! removes the container, so a client that dies leaves nothing behind.
+
+mod attach;
+mod environment;
+mod request;
+mod signals;
+mod terminal;
+
+use storage_model::Platform;
+
+use crate::args::{Format, Global, PullPolicy, RunArgs};
+use crate::client::{Client, failed};
+use crate::error::CliError;
+use crate::image::{self, Details};
+use crate::output;
+use crate::progress::Progress;
+use crate::pull;
+
+/// Runs the container; returns the exit code of its process.
+///
+/// # Errors
+/// [`CliError::NotStarted`] with whatever kept the process from running.
+pub(crate) async fn run(global: &Global, args: &RunArgs) -> Result<u8, CliError> {
+    begin(global, args).await.map_err(CliError::before_start)
+}
+
+async fn begin(global: &Global, args: &RunArgs) -> Result<u8, CliError> {
+    // All that can be wrong with the arguments, before anything is made.
+    let mut request = request::build(args)?;
+    let client = Client::connect(global).await?;
+    request.image = bring(&client, global, args).await?;
+    let what = format!("run {}", request.image);
+    let started = client.engine().run(request).await.map_err(failed(what))?.into_inner();
+    if args.detach {
+        output::print(&format!("{}\n", started.id))?;
+        return Ok(0);
+    }
+    attach::attach(&client, &started, args.tty).await
+}
+
+/// The full name of the image, which is here afterwards.
+async fn bring(client: &Client, global: &Global, args: &RunArgs) -> Result<String, CliError> {
+    let typed = args.image();
+    let here = image::find(client, typed).await?;
+    let fits = match &here {
+        Some(image) => fits(client, image, args.registry.platform.as_ref()).await?,
+        None => false,
+    };
+    let wanted = match args.pull {
+        PullPolicy::Always => true,
+        PullPolicy::Missing => !fits,
+        PullPolicy::Never => false,
+    };
+    match here {
+        Some(image) if !wanted => return Ok(image.name),
+        None if !wanted => return Err(image::not_found(client, typed)),
+        _ => {}
+    }
+    let reference = image::reference(typed)?;
+    let credentials = pull::credentials(args.creds.as_deref(), &args.registry)?;
+    let request = pull::request(&reference.to_string(), &args.registry, credentials);
+    // Standard output is the container's: no JSON lines here.
+    let mut progress = Progress::choose(args.quiet, Format::Table);
+    let done = pull::pull(client, request, &mut progress).await?;
+    if progress.wants_summary() && done.fetched_bytes > 0 {
+        output::note(&crate::progress::summary(&done));
+    }
+    Ok(done.name)
+}
+
+/// Whether an image that is here is for the platform that is asked for, if one is.
+async fn fits(client: &Client, image: &image::Image, wanted: Option<&Platform>) -> Result<bool, CliError> {
+    let Some(wanted) = wanted else { return Ok(true) };
+    let details = Details::read(client, image).await?;
+    Ok(details.platform() == *wanted)
+}

@@ -1,0 +1,112 @@
+//! From a shim that waits to the exit code: starting the process, and standing between it and the user.
+//!
+//! Without a terminal the process has our own standard descriptors and nothing passes through here; only signals do.
+//! The thread that waits for the end asks over the same connection the start was asked on, before anything else, so that
+//! a process that ends at once is not missed.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use runtime_api::windlass::v1::{RemoveContainerRequest, RunResponse};
+use runtime_shim::{Client as Shim, ClientError, ExitStatus};
+use tokio::sync::oneshot;
+
+use super::signals::{self, Forward, Signals};
+use super::terminal::Terminal;
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output;
+
+/// Starts the process of `started` with our standard descriptors, or a terminal, and waits for its end.
+///
+/// # Errors
+/// [`CliError::Shim`] when it does not start; the container is removed then. A process whose program is missing or not
+/// executable is not an error but exit code 127 or 126, with words on standard error.
+pub(super) async fn attach(client: &Client, started: &RunResponse, tty: bool) -> Result<u8, CliError> {
+    // From here on no signal may end us without the process having had it.
+    let mut signals = Signals::listen().map_err(|source| CliError::Process("signals", source))?;
+    let socket = PathBuf::from(&started.shim_socket);
+    let begun = Shim::connect(&socket).and_then(|shim| begin(shim, tty));
+    let (shim, pid, mut terminal) = match begun {
+        Ok(begun) => begun,
+        Err(error) => return not_begun(client, started, error).await,
+    };
+    let mut ended = wait(shim);
+    if let Some(terminal) = &mut terminal {
+        terminal.connect().map_err(|source| CliError::Process("the terminal", source))?;
+    }
+    let mut forward = Forward::new(pid);
+    let status = loop {
+        tokio::select! {
+            status = &mut ended => break status,
+            signal = signals.next() => match (signal, &terminal) {
+                (signals::WINDOW_CHANGED, Some(terminal)) => terminal.resize(),
+                (signals::WINDOW_CHANGED, None) => {}
+                (signal, _) => deliver(&socket, &mut forward, signal, terminal.is_some()),
+            },
+        }
+    };
+    drop(terminal.map(Terminal::drain));
+    match status {
+        Ok(Ok(status)) => Ok(told(&status)),
+        Ok(Err(source)) => Err(CliError::Shim { id: started.id.clone(), source }),
+        Err(_) => {
+            Err(CliError::Process("a thread that waits for the container", std::io::Error::other("it died")))
+        }
+    }
+}
+
+fn begin(shim: Shim, tty: bool) -> Result<(Shim, u32, Option<Terminal>), ClientError> {
+    if tty {
+        let (pid, master) = shim.start_terminal(Terminal::size())?;
+        return Ok((shim, pid, Some(Terminal::new(master))));
+    }
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let pid = shim.start_attached(stdin.as_fd(), stdout.as_fd(), stderr.as_fd())?;
+    Ok((shim, pid, None))
+}
+
+/// A process that did not start: its container is of no use, so it goes; the code is the shim's.
+async fn not_begun(client: &Client, started: &RunResponse, error: ClientError) -> Result<u8, CliError> {
+    let request = RemoveContainerRequest { id: started.id.clone(), force: true };
+    // With --rm the engine may have been faster; anything else would hide the error that matters.
+    let _ = client.engine().remove_container(request).await;
+    match error {
+        ClientError::Failed(failure) if failure.exit_code != crate::error::exit::NOT_STARTED => {
+            output::note(&format!("windlass: {}", output::printable(&failure.message)));
+            Ok(failure.exit_code)
+        }
+        source => Err(CliError::Shim { id: started.id.clone(), source }),
+    }
+}
+
+/// Waits for the end on a thread: the shim's client blocks.
+fn wait(shim: Shim) -> oneshot::Receiver<Result<ExitStatus, ClientError>> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        // Nobody listens any more only when we are ending ourselves.
+        let _ = sender.send(shim.wait());
+    });
+    receiver
+}
+
+/// Passes a signal on, and says or does what the user needs when the process does not listen.
+fn deliver(socket: &Path, forward: &mut Forward, signal: i32, raw: bool) {
+    let action = forward.decide(signal, std::time::Instant::now());
+    let end = if raw { "\r" } else { "" };
+    if let Some(hint) = action.hint {
+        output::note(&format!("windlass: {hint}{end}"));
+    }
+    // The container may have ended meanwhile; then its status is on the way.
+    if let Err(error) = Shim::connect(socket).and_then(|shim| shim.kill(action.signal, false)) {
+        tracing::debug!(%error, "a signal was not delivered");
+    }
+}
+
+/// The code of a process that ended, with words if it never ran.
+fn told(status: &ExitStatus) -> u8 {
+    if let Some(error) = &status.error {
+        output::note(&format!("windlass: {}", output::printable(error)));
+    }
+    status.code
+}

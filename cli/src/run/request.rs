@@ -1,0 +1,165 @@
+//! The engine's request for a container, from what was typed.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use runtime_api::windlass::v1::{Mount, RunRequest};
+
+use super::environment;
+use crate::args::{Bind, RunArgs};
+use crate::error::CliError;
+
+/// The request, but for the image's full name.
+///
+/// # Errors
+/// [`CliError`] for an environment, an entrypoint or a path to mount that cannot be used.
+pub(super) fn build(args: &RunArgs) -> Result<RunRequest, CliError> {
+    let labels: HashMap<String, String> =
+        args.label.iter().map(|label| (label.name.clone(), label.value.clone())).collect();
+    let mounts = args.mount.iter().chain(&args.volume).map(mount).collect::<Result<_, _>>()?;
+    let entrypoint = args.entrypoint.as_deref().map(entrypoint).transpose()?;
+    Ok(RunRequest {
+        image: args.image().to_owned(),
+        id: args.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        args: args.command().to_vec(),
+        env: environment::collect(&args.env_file, &args.env, terminal_type(args.tty))?,
+        cwd: args.cwd.clone().unwrap_or_default(),
+        user: args.user.clone().unwrap_or_default(),
+        terminal: args.tty,
+        net_host: args.net_host,
+        mounts,
+        runtime: runtime(args.runtime.as_deref()),
+        snapshotter: args.registry.snapshotter.clone().unwrap_or_default(),
+        remove: args.rm,
+        hostname: args.hostname.clone().unwrap_or_default(),
+        read_only: args.read_only,
+        labels,
+        privileged: args.privileged,
+        entrypoint_set: entrypoint.is_some(),
+        entrypoint: entrypoint.unwrap_or_default(),
+        detach: args.detach,
+    })
+}
+
+/// `TERM` for a process with a terminal: what the user's own terminal is.
+fn terminal_type(tty: bool) -> Option<String> {
+    let here = || std::env::var("TERM").ok().filter(|term| !term.is_empty());
+    tty.then(|| here().unwrap_or_else(|| "xterm".to_owned()))
+}
+
+/// A runtime given as a path becomes an absolute one: the engine has another working directory.
+fn runtime(given: Option<&str>) -> String {
+    match given {
+        Some(path) if path.contains('/') => std::path::absolute(path)
+            .map_or_else(|_| path.to_owned(), |path| path.to_string_lossy().into_owned()),
+        Some(name) => name.to_owned(),
+        None => String::new(),
+    }
+}
+
+/// A bind's source as an absolute path that exists: the engine would say the same, but only after half the work.
+fn mount(bind: &Bind) -> Result<Mount, CliError> {
+    let source = if bind.kind == "bind" {
+        let path = Path::new(&bind.source);
+        let whole = path.canonicalize().map_err(|source| CliError::File {
+            what: "mount",
+            path: path.to_owned(),
+            source,
+        })?;
+        whole.to_string_lossy().into_owned()
+    } else {
+        bind.source.clone()
+    };
+    Ok(Mount {
+        r#type: bind.kind.clone(),
+        source,
+        destination: bind.destination.clone(),
+        options: bind.options.clone(),
+    })
+}
+
+/// A word, a JSON array of words, or nothing.
+fn entrypoint(given: &str) -> Result<Vec<String>, CliError> {
+    if given.is_empty() {
+        Ok(Vec::new())
+    } else if given.starts_with('[') {
+        serde_json::from_str(given).map_err(|source| CliError::Entrypoint { given: given.to_owned(), source })
+    } else {
+        Ok(vec![given.to_owned()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Verb};
+    use clap::Parser;
+
+    fn args(words: &[&str]) -> RunArgs {
+        match Cli::try_parse_from(["windlass", "run"].iter().chain(words)).unwrap().verb {
+            Verb::Run(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn everything_that_was_typed_arrives() {
+        let request = build(&args(&[
+            "--rm",
+            "--name",
+            "c1",
+            "-e",
+            "A=1",
+            "-w",
+            "/w",
+            "-u",
+            "1:2",
+            "--net-host",
+            "--read-only",
+            "-l",
+            "k=v",
+            "-v",
+            "/:/host:ro",
+            "--entrypoint",
+            "sh",
+            "img",
+            "-c",
+            "true",
+        ]))
+        .unwrap();
+        assert_eq!((request.image.as_str(), request.id.as_str()), ("img", "c1"));
+        assert_eq!(request.args, ["-c", "true"]);
+        assert_eq!(request.env, ["A=1"]);
+        assert_eq!((request.cwd.as_str(), request.user.as_str()), ("/w", "1:2"));
+        assert!(
+            request.remove && request.net_host && request.read_only && !request.terminal && !request.detach
+        );
+        assert_eq!(request.labels["k"], "v");
+        assert_eq!(request.entrypoint, ["sh"]);
+        assert!(request.entrypoint_set);
+        assert_eq!(request.mounts[0].source, "/");
+    }
+
+    #[test]
+    fn an_empty_entrypoint_is_set_and_an_absent_one_is_not() {
+        let none = build(&args(&["--entrypoint", "", "img"])).unwrap();
+        assert!(none.entrypoint_set && none.entrypoint.is_empty());
+        assert!(!build(&args(&["img"])).unwrap().entrypoint_set);
+        let list = build(&args(&["--entrypoint", r#"["sh","-c"]"#, "img"])).unwrap();
+        assert_eq!(list.entrypoint, ["sh", "-c"]);
+        assert!(matches!(build(&args(&["--entrypoint", "[sh", "img"])), Err(CliError::Entrypoint { .. })));
+    }
+
+    #[test]
+    fn what_is_to_be_mounted_must_be_there() {
+        let error = build(&args(&["-v", "/no/such/directory:/x", "img"])).unwrap_err();
+        assert!(matches!(error, CliError::File { what: "mount", .. }), "{error:?}");
+    }
+
+    #[test]
+    fn a_runtime_by_path_is_made_absolute_and_one_by_name_is_not() {
+        assert!(Path::new(&runtime(Some("./crun"))).is_absolute());
+        assert_eq!(runtime(Some("crun")), "crun");
+        assert_eq!(runtime(None), "");
+    }
+}
