@@ -1,1 +1,23 @@
-//! Being built.
+//! The use cases: pull an image, run it, mount it, remove what nothing keeps.
+//!
+//! This is the composition root. It knows which store, which snapshotters, which registry client and which shim work
+//! together, and in which order; each of them knows only its own work. It is silent: what happens is told through
+//! return values, [`PullEvent`]s and `tracing`, never by printing.
+//!
+//! Not here: the wire (`runtime-daemon`), words for a terminal (`cli`).
+#![forbid(unsafe_code)]
+
+mod collect;
+mod container;
+mod engine;
+mod error;
+mod image;
+mod mount;
+mod pull;
+
+pub use container::{ContainerState, RunRequest, Started, Status};
+pub use engine::{Engine, EngineConfig, EngineInfo};
+pub use error::EngineError;
+pub use image::Image;
+pub use pull::{LayerState, Parts, PullEvent, PullRequest, Pulled};
+pub use storage_content::ErrorKind;

@@ -1,0 +1,290 @@
+//! What can go wrong in a use case, in words for the person who asked.
+
+use std::path::{Path, PathBuf};
+
+use snapshotters_contract::SnapshotError;
+use storage_content::{ErrorKind, StoreError};
+use storage_layer::LayerError;
+use storage_model::{ConfigError, DiffId, Digest, DocumentError, NameError, PlatformError, ReferenceError};
+use storage_registry::RegistryError;
+
+/// Why a use case failed. Each message names the thing; its `source` tells the cause.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The reference cannot be read.
+    #[error("invalid image reference {text:?}")]
+    Reference {
+        /// What was given.
+        text: String,
+        /// Why.
+        source: ReferenceError,
+    },
+    /// The platform cannot be read.
+    #[error("invalid platform")]
+    Platform(#[from] PlatformError),
+    /// A name cannot be read.
+    #[error("invalid name")]
+    Name(#[from] NameError),
+    /// No such snapshotter.
+    #[error("no snapshotter is called {name:?}: there is {known}")]
+    UnknownSnapshotter {
+        /// What was asked for.
+        name: String,
+        /// Those there are.
+        known: String,
+    },
+    /// The registry refused, failed or lied.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The snapshotter refused or failed.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A manifest or index is not one.
+    #[error("the manifest {digest} of {reference} cannot be used")]
+    Document {
+        /// Reference it was reached by.
+        reference: String,
+        /// Its digest.
+        digest: Digest,
+        /// Why.
+        source: DocumentError,
+    },
+    /// The image config is not one.
+    #[error("the config {digest} of {reference} cannot be used")]
+    Config {
+        /// Reference it was reached by.
+        reference: String,
+        /// Its digest.
+        digest: Digest,
+        /// Why.
+        source: ConfigError,
+    },
+    /// The image exists, but not for this platform.
+    #[error("{reference} has no image for {wanted}: it has {offered}")]
+    NoPlatform {
+        /// Reference asked for.
+        reference: String,
+        /// Platform asked for.
+        wanted: String,
+        /// Platforms there are.
+        offered: String,
+    },
+    /// A layer cannot be unpacked by this version.
+    #[error("layer {digest} of {reference} has type {media_type}, which cannot be unpacked{hint}")]
+    LayerType {
+        /// Reference.
+        reference: String,
+        /// The layer.
+        digest: Digest,
+        /// Its media type.
+        media_type: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A layer is damaged or hostile.
+    #[error("layer {digest} of {reference} cannot be unpacked")]
+    Layer {
+        /// Reference.
+        reference: String,
+        /// The layer.
+        digest: Digest,
+        /// Why.
+        source: LayerError,
+    },
+    /// A layer unpacks to another tar than the config promises: the image is wrong, not the transfer.
+    #[error(
+        "layer {digest} of {reference} unpacks to diff ID {actual}, but the image config says {expected}: \
+         the image was put together wrongly, or tampered with"
+    )]
+    DiffIdMismatch {
+        /// Reference.
+        reference: String,
+        /// The layer.
+        digest: Digest,
+        /// What the config says.
+        expected: DiffId,
+        /// What it is.
+        actual: DiffId,
+    },
+    /// No image of that name.
+    #[error("no image is called {name:?} in namespace {namespace}: pull it first")]
+    NoImage {
+        /// What was asked for.
+        name: String,
+        /// Where.
+        namespace: String,
+    },
+    /// The image is known, but its layers are not unpacked here.
+    #[error("image {name} is not unpacked for snapshotter {snapshotter}: pull it again")]
+    NotUnpacked {
+        /// The image.
+        name: String,
+        /// Where it should be.
+        snapshotter: String,
+    },
+    /// No container of that name.
+    #[error("no container is called {id:?} in namespace {namespace}")]
+    NoContainer {
+        /// What was asked for.
+        id: String,
+        /// Where.
+        namespace: String,
+    },
+    /// The name is taken.
+    #[error(
+        "a container is called {id:?} already: remove it with `windlass containers rm {id}`, or choose another name"
+    )]
+    ContainerExists {
+        /// The name.
+        id: String,
+    },
+    /// The container runs.
+    #[error("container {id} is running: stop it with `windlass tasks kill {id}`, or use --force")]
+    Running {
+        /// The container.
+        id: String,
+    },
+    /// The container does not run.
+    #[error("container {id} is not running")]
+    NotRunning {
+        /// The container.
+        id: String,
+    },
+    /// The OCI runtime cannot be used.
+    #[error(transparent)]
+    Runtime(#[from] runtime_container::runtime::RuntimeError),
+    /// The shim failed.
+    #[error("the shim of container {id} failed")]
+    Shim {
+        /// The container.
+        id: String,
+        /// Why.
+        source: ShimFault,
+    },
+    /// The container's process could not be started: its command, user, directory or a mount is at fault.
+    #[error("container {id} could not be started: {}", failure.message)]
+    Start {
+        /// The container.
+        id: String,
+        /// What the shim says, with the exit code a shell would give.
+        failure: runtime_shim::Failure,
+    },
+    /// A mount failed.
+    #[error(transparent)]
+    Mount(#[from] storage_sys::mount::MountError),
+    /// The target of an image mount is not one of ours.
+    #[error("{0} is not an image mount of this engine")]
+    NotMounted(PathBuf),
+    /// A file operation failed.
+    #[error("cannot {what} {path}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A worker thread died: a defect of ours.
+    #[error("a worker died while it had layer {0}: this is a defect, please report it")]
+    Worker(Digest),
+}
+
+/// What failed about a shim.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShimFault {
+    /// Its instructions could not be written.
+    #[error(transparent)]
+    Config(#[from] runtime_shim::ConfigError),
+    /// It could not be started.
+    #[error(transparent)]
+    Spawn(#[from] runtime_shim::SpawnError),
+    /// It did not answer as it should.
+    #[error(transparent)]
+    Client(#[from] runtime_shim::ClientError),
+    /// What a killed shim left could not be cleaned up.
+    #[error(transparent)]
+    Recover(#[from] runtime_shim::RecoverError),
+}
+
+impl EngineError {
+    /// The error of a shim call for container `id`.
+    pub(crate) fn shim(id: &str) -> impl Fn(ShimFault) -> Self {
+        let id = id.to_owned();
+        move |source| match source {
+            ShimFault::Client(runtime_shim::ClientError::Failed(failure)) => {
+                Self::Start { id: id.clone(), failure }
+            }
+            source => Self::Shim { id: id.clone(), source },
+        }
+    }
+
+    pub(crate) fn io(what: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io { what, path: path.to_owned(), source }
+    }
+
+    /// What kind of failure this is, for the edge (gRPC codes, exit codes).
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Reference { .. }
+            | Self::Platform(_)
+            | Self::Name(_)
+            | Self::UnknownSnapshotter { .. }
+            | Self::Document { .. }
+            | Self::Config { .. } => ErrorKind::InvalidArgument,
+            Self::Registry(error) => registry_kind(error),
+            Self::Store(error) => error.kind(),
+            Self::Snapshot(error) => error.kind(),
+            Self::NoPlatform { .. }
+            | Self::NoImage { .. }
+            | Self::NoContainer { .. }
+            | Self::NotMounted(_) => ErrorKind::NotFound,
+            Self::LayerType { .. } => ErrorKind::Unimplemented,
+            Self::Layer { source, .. } if is_disk_full(source) => ErrorKind::ResourceExhausted,
+            Self::Layer { .. } | Self::DiffIdMismatch { .. } => ErrorKind::DataLoss,
+            Self::ContainerExists { .. } => ErrorKind::AlreadyExists,
+            Self::NotUnpacked { .. } | Self::Running { .. } | Self::NotRunning { .. } | Self::Runtime(_) => {
+                ErrorKind::FailedPrecondition
+            }
+            Self::Io { source, .. } => io_kind(source),
+            Self::Start { .. } => ErrorKind::FailedPrecondition,
+            Self::Shim { .. } | Self::Mount(_) | Self::Worker(_) => ErrorKind::Internal,
+        }
+    }
+}
+
+/// Whether an error or one of its causes is a full disk or quota.
+fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let error = error.downcast_ref::<std::io::Error>();
+        error.is_some_and(|error| io_kind(error) == ErrorKind::ResourceExhausted)
+    })
+}
+
+fn io_kind(error: &std::io::Error) -> ErrorKind {
+    use std::io::ErrorKind as Io;
+    match error.kind() {
+        Io::NotFound => ErrorKind::NotFound,
+        Io::PermissionDenied => ErrorKind::PermissionDenied,
+        Io::StorageFull | Io::QuotaExceeded => ErrorKind::ResourceExhausted,
+        _ => ErrorKind::Internal,
+    }
+}
+
+fn registry_kind(error: &RegistryError) -> ErrorKind {
+    match error {
+        RegistryError::NotFound { .. } => ErrorKind::NotFound,
+        RegistryError::Unauthorized { .. } => ErrorKind::Unauthenticated,
+        RegistryError::Denied { .. } => ErrorKind::PermissionDenied,
+        RegistryError::DigestMismatch { .. } | RegistryError::SizeMismatch { .. } => ErrorKind::DataLoss,
+        RegistryError::Timeout { .. } => ErrorKind::DeadlineExceeded,
+        error if error.is_transient() => ErrorKind::Unavailable,
+        RegistryError::Connect { .. } | RegistryError::UnknownHost { .. } => ErrorKind::Unavailable,
+        _ => ErrorKind::FailedPrecondition,
+    }
+}
