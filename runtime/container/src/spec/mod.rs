@@ -16,11 +16,12 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{
     BoxBuilder, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType,
     LinuxResourcesBuilder, Mount, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder,
-    Spec, UserBuilder,
+    UserBuilder,
 };
 use serde::{Deserialize, Serialize};
 use storage_model::ImageConfig;
 
+pub use oci_spec::runtime::Spec;
 pub use user::{Account, resolve as resolve_user};
 
 use crate::files::{FileLookup, LookupError};

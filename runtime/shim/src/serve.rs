@@ -1,0 +1,442 @@
+//! The shim process: one loop over its socket, its clients, the OCI runtime or the container's process, and the
+//! terminal while nobody else reads it.
+//!
+//! No signal handler exists: the end of a process is read from its handle, so a storm of SIGCHLD means nothing.
+//! Clients never block the loop: they are read only when something has arrived, and an answer that a client does not
+//! take is dropped with the client.
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use runtime_container::runtime::OciRuntime;
+use storage_sys::process::{self, Watch, poll};
+use storage_sys::socket::{Connection, Listener, Received};
+use storage_sys::terminal::Size;
+
+use crate::config::{SOCKET_NAME, ShimConfig, socket_path};
+use crate::console::Console;
+use crate::exit::{ExitStatus, write_exit};
+use crate::prepare::{Prepared, prepare};
+use crate::protocol::{Failure, FailureKind, Phase, Request, Response, StateReport};
+use crate::spawn::READY;
+use crate::task::{Connect, Running, Starting, open_log, start};
+
+/// Longest time between creation and start. Who made the shim starts it at once, or has died.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest time that output still on its way may keep an ended container from being reported.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most clients at once; more are turned away. A container has one or two.
+const CLIENTS_MAX: usize = 128;
+
+/// The shim of the bundle at `bundle`: returns when the container has ended and nothing is left of it.
+///
+/// To be called first thing in a process of its own, while that has one thread. It prints `ready` when its socket
+/// listens; whatever goes wrong before is said on standard error.
+pub fn main(bundle: &Path) -> ExitCode {
+    match Shim::open(bundle) {
+        Ok(shim) => {
+            shim.run();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let failure = Failure::of(FailureKind::Internal, &*error);
+            let _ = writeln!(io::stderr(), "{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+enum State {
+    Waiting(Box<Result<Prepared, Failure>>),
+    Starting {
+        work: Starting,
+        prepared: Box<Prepared>,
+        client: u64,
+    },
+    Running {
+        work: Running,
+        _prepared: Box<Prepared>,
+    },
+    /// Only while moving from one state to the next.
+    Moving,
+}
+
+struct Peer {
+    id: u64,
+    connection: Connection,
+    waits: bool,
+    holds_terminal: bool,
+}
+
+struct Shim {
+    config: ShimConfig,
+    runtime: OciRuntime,
+    listener: Listener,
+    peers: Vec<Peer>,
+    next_id: u64,
+    state: State,
+    ended: Option<ExitStatus>,
+    log: Option<File>,
+    start_deadline: Instant,
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Listener,
+    Peer(u64),
+    Process,
+    Terminal,
+}
+
+type Answer = (Response, Option<OwnedFd>);
+
+impl Shim {
+    fn open(bundle: &Path) -> Result<Self, Box<dyn std::error::Error>> {
+        process::close_on_exec_all()?;
+        // It fails only where this process already leads a group, as when called by hand from a shell.
+        let _ = process::new_session();
+        let _ = process::set_name("windlass-shim");
+        process::set_umask(0o022);
+        let config = ShimConfig::read(bundle)?;
+        process::become_subreaper()?;
+        process::own_mount_namespace()?;
+        let listener = Listener::bind(&config.bundle, SOCKET_NAME)?;
+        io::stdout().write_all(READY)?;
+        io::stdout().flush()?;
+        process::replace_stdout(File::options().write(true).open("/dev/null")?)?;
+        let prepared = prepare(&config);
+        Ok(Self {
+            runtime: OciRuntime::at(&config.runtime),
+            log: open_log(&config).unwrap_or(None),
+            config,
+            listener,
+            peers: Vec::new(),
+            next_id: 0,
+            state: State::Waiting(Box::new(prepared)),
+            ended: None,
+            start_deadline: Instant::now() + START_TIMEOUT,
+        })
+    }
+
+    fn run(mut self) {
+        while self.ended.is_none() {
+            for source in self.wait() {
+                self.handle(source);
+            }
+            if matches!(self.state, State::Waiting(_)) && Instant::now() >= self.start_deadline {
+                let words = format!("nobody started the container within {} s", START_TIMEOUT.as_secs());
+                self.fail(&Failure::new(FailureKind::Internal, words));
+            }
+        }
+        self.finish();
+    }
+
+    /// Waits for something to do.
+    fn wait(&self) -> Vec<Source> {
+        let mut sources = vec![Source::Listener];
+        let mut watches = vec![Watch::readable(self.listener.as_fd())];
+        for peer in &self.peers {
+            sources.push(Source::Peer(peer.id));
+            watches.push(Watch::readable(peer.connection.as_fd()));
+        }
+        if let Some(fd) = self.process() {
+            sources.push(Source::Process);
+            watches.push(Watch::readable(fd));
+        }
+        if let Some(fd) = self.unread_terminal() {
+            sources.push(Source::Terminal);
+            watches.push(Watch::readable(fd));
+        }
+        let limit = matches!(self.state, State::Waiting(_))
+            .then(|| self.start_deadline.saturating_duration_since(Instant::now()));
+        if poll(&mut watches, limit).is_err() {
+            // Only memory can be lacking; do not spin.
+            std::thread::sleep(Duration::from_millis(50));
+            return Vec::new();
+        }
+        sources
+            .into_iter()
+            .zip(&watches)
+            .filter(|(_, watch)| watch.is_ready())
+            .map(|(source, _)| source)
+            .collect()
+    }
+
+    fn process(&self) -> Option<BorrowedFd<'_>> {
+        match &self.state {
+            State::Starting { work, .. } => Some(work.ended()),
+            State::Running { work, .. } => Some(work.handle.as_fd()),
+            State::Waiting(_) | State::Moving => None,
+        }
+    }
+
+    fn unread_terminal(&self) -> Option<BorrowedFd<'_>> {
+        if self.peers.iter().any(|peer| peer.holds_terminal) {
+            return None;
+        }
+        self.console().and_then(Console::readable)
+    }
+
+    fn console(&self) -> Option<&Console> {
+        match &self.state {
+            State::Running { work, .. } => work.console.as_ref(),
+            _ => None,
+        }
+    }
+
+    fn handle(&mut self, source: Source) {
+        match source {
+            Source::Listener => self.accept(),
+            Source::Peer(id) => self.serve(id),
+            Source::Process => self.process_ended(),
+            Source::Terminal => {
+                if let State::Running { work: Running { console: Some(console), .. }, .. } = &mut self.state {
+                    console.drain(self.log.as_mut());
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        let Ok(connection) = self.listener.accept() else {
+            // No descriptor left: the connection waits in the queue meanwhile.
+            std::thread::sleep(Duration::from_millis(10));
+            return;
+        };
+        let allowed = connection.peer_uid().is_ok_and(|uid| uid == 0 || uid == process::effective_uid());
+        if !allowed || self.peers.len() >= CLIENTS_MAX {
+            return;
+        }
+        self.next_id += 1;
+        self.peers.push(Peer { id: self.next_id, connection, waits: false, holds_terminal: false });
+    }
+
+    /// Reads one request of client `id` and answers it, now or later.
+    fn serve(&mut self, id: u64) {
+        let Some(peer) = self.peers.iter().find(|peer| peer.id == id) else { return };
+        let Ok(Some(Received { bytes, descriptors })) = peer.connection.receive() else {
+            self.peers.retain(|peer| peer.id != id);
+            return;
+        };
+        let answer = match serde_json::from_slice::<Request>(&bytes) {
+            Ok(request) => self.answer(id, &request, descriptors),
+            Err(error) => Some(refused(FailureKind::BadRequest, format!("not a request: {error}"))),
+        };
+        if let Some((response, descriptor)) = answer {
+            self.send(id, &response, descriptor.as_ref());
+        }
+    }
+
+    fn answer(&mut self, id: u64, request: &Request, descriptors: Vec<OwnedFd>) -> Option<Answer> {
+        match request {
+            Request::StartAttached => match <[OwnedFd; 3]>::try_from(descriptors) {
+                Ok(three) => self.start(id, Connect::Client(three)),
+                Err(_) => Some(refused(FailureKind::BadRequest, "a start needs three descriptors".into())),
+            },
+            Request::StartTerminal { rows, columns } => {
+                self.start(id, Connect::Terminal(Some(Size { rows: *rows, columns: *columns })))
+            }
+            Request::StartDetached => {
+                let connect = if self.config.terminal { Connect::Terminal(None) } else { Connect::Log };
+                self.start(id, connect)
+            }
+            Request::Attach => Some(self.lend_terminal(id)),
+            Request::State => Some((Response::State(self.report()), None)),
+            Request::Kill { signal, all } => Some(self.kill(*signal, *all)),
+            Request::Wait => {
+                if let Some(status) = &self.ended {
+                    return Some((Response::Exited(status.clone()), None));
+                }
+                self.peers.iter_mut().filter(|peer| peer.id == id).for_each(|peer| peer.waits = true);
+                None
+            }
+        }
+    }
+
+    fn start(&mut self, id: u64, connect: Connect) -> Option<Answer> {
+        let wants_terminal = matches!(connect, Connect::Terminal(_));
+        if wants_terminal != self.config.terminal {
+            let words =
+                if wants_terminal { "was made without a terminal" } else { "was made with a terminal" };
+            return Some(refused(FailureKind::BadRequest, format!("container {} {words}", self.config.id)));
+        }
+        match std::mem::replace(&mut self.state, State::Moving) {
+            State::Waiting(prepared) => {
+                let result = (*prepared).and_then(|mut prepared| {
+                    start(&self.config, &self.runtime, &mut prepared, connect).map(|work| (work, prepared))
+                });
+                match result {
+                    Ok((work, prepared)) => {
+                        self.state = State::Starting { work, prepared: Box::new(prepared), client: id };
+                        None
+                    }
+                    Err(failure) => {
+                        self.fail(&failure);
+                        Some((Response::Failed(failure), None))
+                    }
+                }
+            }
+            other => {
+                self.state = other;
+                let words = format!("container {} was started already", self.config.id);
+                Some(refused(FailureKind::WrongPhase, words))
+            }
+        }
+    }
+
+    /// The runtime, or the container's process, has ended.
+    fn process_ended(&mut self) {
+        match std::mem::replace(&mut self.state, State::Moving) {
+            State::Starting { work, prepared, client } => match work.finish(&self.config, &self.runtime) {
+                Ok(work) => {
+                    let pid = work.pid;
+                    self.state = State::Running { work, _prepared: prepared };
+                    let lent = self.config.terminal.then(|| self.lend_terminal(client).1).flatten();
+                    self.send(client, &Response::Started { pid }, lent.as_ref());
+                }
+                Err(failure) => {
+                    self.fail(&failure);
+                    self.send(client, &Response::Failed(failure), None);
+                }
+            },
+            State::Running { work, _prepared } => {
+                match work.reap() {
+                    Ok(Some(exit)) => self.ended = Some(ExitStatus::of_process(exit)),
+                    Ok(None) => {}
+                    Err(error) => self.fail(&Failure::of(FailureKind::Internal, &error)),
+                }
+                self.state = State::Running { work, _prepared };
+            }
+            other => self.state = other,
+        }
+    }
+
+    fn lend_terminal(&mut self, id: u64) -> Answer {
+        let lent = match self.console().map(Console::lend) {
+            Some(Ok(master)) => master,
+            Some(Err(_)) | None => {
+                let words = format!("container {} has no terminal now", self.config.id);
+                return refused(FailureKind::WrongPhase, words);
+            }
+        };
+        self.peers.iter_mut().filter(|peer| peer.id == id).for_each(|peer| peer.holds_terminal = true);
+        (Response::Done, Some(lent))
+    }
+
+    fn kill(&mut self, signal: i32, all: bool) -> Answer {
+        let running = match &self.state {
+            State::Running { work, .. } => work,
+            State::Waiting(_) if signal == SIGKILL => {
+                let mut failure = Failure::new(FailureKind::Internal, "it was killed before it was started");
+                failure.exit_code = 137;
+                self.fail(&failure);
+                return (Response::Done, None);
+            }
+            State::Waiting(_) | State::Starting { .. } | State::Moving => {
+                let words = format!("container {} does not run yet", self.config.id);
+                return refused(FailureKind::WrongPhase, words);
+            }
+        };
+        // The end of a container's first process ends all the others.
+        let result = if all && signal != SIGKILL {
+            self.runtime
+                .kill(&self.config.target(), signal, true)
+                .map_err(|error| Failure::of(FailureKind::Internal, &error))
+        } else {
+            running.handle.signal(signal).map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidInput => {
+                    Failure::new(FailureKind::BadRequest, format!("{signal} is no signal"))
+                }
+                _ => Failure::new(FailureKind::WrongPhase, format!("container {} has ended", self.config.id)),
+            })
+        };
+        match result {
+            Ok(()) => (Response::Done, None),
+            Err(failure) => (Response::Failed(failure), None),
+        }
+    }
+
+    fn report(&self) -> StateReport {
+        let (phase, pid) = match &self.state {
+            _ if self.ended.is_some() => (Phase::Ended, None),
+            State::Waiting(_) | State::Moving => (Phase::Waiting, None),
+            State::Starting { .. } => (Phase::Starting, None),
+            State::Running { work, .. } => (Phase::Running, Some(work.pid)),
+        };
+        StateReport { phase, pid, exit: self.ended.clone() }
+    }
+
+    fn fail(&mut self, failure: &Failure) {
+        self.ended = Some(ExitStatus::of_failure(failure));
+    }
+
+    /// Sends without waiting; a client that does not read is dropped.
+    fn send(&mut self, id: u64, response: &Response, descriptor: Option<&OwnedFd>) {
+        let Some(peer) = self.peers.iter().find(|peer| peer.id == id) else { return };
+        let descriptors: Vec<BorrowedFd<'_>> = descriptor.iter().map(|fd| fd.as_fd()).collect();
+        let sent = serde_json::to_vec(response)
+            .map_err(io::Error::from)
+            .and_then(|text| peer.connection.send(&text, &descriptors, false));
+        if sent.is_err() {
+            self.peers.retain(|peer| peer.id != id);
+        }
+    }
+
+    /// The status goes to disk, then to who waits; then everything is taken away.
+    fn finish(mut self) {
+        let Some(status) = self.ended.clone() else { return };
+        let held = self.peers.iter().any(|peer| peer.holds_terminal);
+        let mut prepared = None;
+        match std::mem::replace(&mut self.state, State::Moving) {
+            State::Running { mut work, _prepared } => {
+                work.relays.finish(OUTPUT_TIMEOUT);
+                if let Some(console) = work.console.as_mut().filter(|_| !held) {
+                    console.drain_rest(self.log.as_mut());
+                }
+                prepared = Some(_prepared);
+            }
+            State::Starting { prepared: kept, .. } => prepared = Some(kept),
+            State::Waiting(_) | State::Moving => {}
+        }
+        if let Err(error) = write_exit(&self.config.bundle, &status) {
+            let _ = writeln!(io::stderr(), "cannot write how the container ended: {error}");
+        }
+        let waiting: Vec<u64> = self.peers.iter().filter(|peer| peer.waits).map(|peer| peer.id).collect();
+        for id in waiting {
+            self.send(id, &Response::Exited(status.clone()), None);
+        }
+        let target = self.config.target();
+        if let Err(error) =
+            self.runtime.delete(&target, false).or_else(|_| self.runtime.delete(&target, true))
+        {
+            let _ = writeln!(io::stderr(), "{}", Failure::of(FailureKind::Internal, &error));
+        }
+        drop(prepared);
+        let _ = std::fs::remove_file(socket_path(&self.config.bundle));
+        self.answer_the_last();
+    }
+
+    /// Answers what arrived while everything was being taken away; the other clients read `exit.json`.
+    fn answer_the_last(&mut self) {
+        let ids: Vec<u64> = self.peers.iter().map(|peer| peer.id).collect();
+        for id in ids {
+            let Some(peer) = self.peers.iter().find(|peer| peer.id == id) else { continue };
+            let mut watches = [Watch::readable(peer.connection.as_fd())];
+            if matches!(poll(&mut watches, Some(Duration::ZERO)), Ok(1)) {
+                self.serve(id);
+            }
+        }
+    }
+}
+
+/// The signal that nothing survives.
+const SIGKILL: i32 = 9;
+
+fn refused(kind: FailureKind, words: String) -> Answer {
+    (Response::Failed(Failure::new(kind, words)), None)
+}
