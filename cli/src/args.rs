@@ -139,7 +139,7 @@ pub(crate) enum Format {
 pub(crate) enum Verb {
     /// Bring an image in from a registry
     #[command(after_help = image::PULL_EXAMPLES)]
-    Pull(PullArgs),
+    Pull(Box<PullArgs>),
     /// Run a command in a new container
     #[command(after_help = process::RUN_EXAMPLES, override_usage = process::RUN_USAGE)]
     Run(Box<RunArgs>),

@@ -150,14 +150,14 @@ impl Details {
         };
         let top = bytes(image.target.digest, limits::MANIFEST_BYTES_MAX).await?;
         let (index, manifest, content) = match parse(&image.target, &top).map_err(wrong)? {
-            Document::Manifest(content) => (None, image.target.clone(), content),
+            Document::Manifest(content) => (None, image.target.clone(), *content),
             Document::Index(list) => {
                 let (descriptor, text) = choose(client, list.manifests, &what)
                     .await?
                     .ok_or(DocumentError::NoManifest)
                     .map_err(wrong)?;
                 match parse(&descriptor, &text).map_err(wrong)? {
-                    Document::Manifest(content) => (Some(image.target.clone()), descriptor, content),
+                    Document::Manifest(content) => (Some(image.target.clone()), descriptor, *content),
                     Document::Index(_) => return Err(wrong(DocumentError::NoManifest)),
                 }
             }

@@ -25,7 +25,7 @@ pub(crate) enum Progress {
     /// Nothing.
     Quiet,
     /// A line a layer, redrawn.
-    Bars(Bars),
+    Bars(Box<Bars>),
     /// A line for each change.
     Lines(Lines),
     /// A JSON object for each event, on standard output.
@@ -38,7 +38,9 @@ impl Progress {
         match (quiet, format) {
             (true, _) => Self::Quiet,
             (false, Format::Json) => Self::Json,
-            (false, Format::Table) if io::stderr().is_terminal() && !is_dumb() => Self::Bars(Bars::new()),
+            (false, Format::Table) if io::stderr().is_terminal() && !is_dumb() => {
+                Self::Bars(Box::new(Bars::new()))
+            }
             (false, Format::Table) => Self::Lines(Lines::new()),
         }
     }

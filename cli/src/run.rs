@@ -32,7 +32,7 @@ async fn begin(global: &Global, args: &RunArgs) -> Result<u8, CliError> {
     // All that can be wrong with the arguments, before anything is made.
     let mut request = request::build(args)?;
     let client = Client::connect(global).await?;
-    request.image = bring(&client, global, args).await?;
+    request.image = bring(&client, args).await?;
     let what = format!("run {}", request.image);
     let started = client.engine().run(request).await.map_err(failed(what))?.into_inner();
     if args.detach {
@@ -43,7 +43,7 @@ async fn begin(global: &Global, args: &RunArgs) -> Result<u8, CliError> {
 }
 
 /// The full name of the image, which is here afterwards.
-async fn bring(client: &Client, global: &Global, args: &RunArgs) -> Result<String, CliError> {
+async fn bring(client: &Client, args: &RunArgs) -> Result<String, CliError> {
     let typed = args.image();
     let here = image::find(client, typed).await?;
     let fits = match &here {

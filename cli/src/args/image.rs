@@ -26,7 +26,7 @@ pub(crate) enum ImagesVerb {
     Ls(ListArgs),
     /// Bring an image in from a registry
     #[command(after_help = PULL_EXAMPLES)]
-    Pull(PullArgs),
+    Pull(Box<PullArgs>),
     /// Remove images by name, then what only they kept
     #[command(visible_aliases = ["remove", "delete", "del"])]
     Rm(RemoveImagesArgs),

@@ -46,7 +46,9 @@ pub(super) async fn attach(client: &Client, started: &RunResponse, tty: bool) ->
             },
         }
     };
-    drop(terminal.map(Terminal::drain));
+    if let Some(terminal) = terminal {
+        terminal.drain();
+    }
     match status {
         Ok(Ok(status)) => Ok(told(&status)),
         Ok(Err(source)) => Err(CliError::Shim { id: started.id.clone(), source }),
