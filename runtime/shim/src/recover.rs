@@ -10,7 +10,7 @@ use runtime_container::runtime::{OciRuntime, RuntimeError};
 use crate::client::{Client, ClientError};
 use crate::config::{ConfigError, ShimConfig, socket_path};
 use crate::exit::{ExitStatus, read_exit, write_exit};
-use crate::protocol::{Failure, FailureKind};
+use crate::protocol::{Failure, FailureKind, Phase};
 
 /// Why a bundle could not be cleaned.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +52,13 @@ pub enum RecoverError {
 /// [`RecoverError`]; calling again is safe.
 pub fn recover(bundle: &Path) -> Result<ExitStatus, RecoverError> {
     let bundle = bundle.to_path_buf();
-    match Client::connect(&socket_path(&bundle)) {
+    // A connection alone proves nothing: while the kernel ends a killed shim, its socket still takes one.
+    match Client::connect(&socket_path(&bundle)).and_then(|client| Ok((client.state()?, client))) {
         Err(ClientError::Gone { .. }) => {}
+        Ok((report, client)) if report.phase == Phase::Ended => {
+            // At worst the connection fails: then it is gone, too.
+            let _ = client.wait_gone();
+        }
         _ => return Err(RecoverError::Alive { bundle }),
     }
     let config = ShimConfig::read(&bundle)?;

@@ -57,6 +57,8 @@ enum State {
         work: Starting,
         prepared: Box<Prepared>,
         client: u64,
+        /// Whether that client gets the terminal.
+        lend: bool,
     },
     Running {
         work: Running,
@@ -260,6 +262,7 @@ impl Shim {
 
     fn start(&mut self, id: u64, connect: Connect) -> Option<Answer> {
         let wants_terminal = matches!(connect, Connect::Terminal(_));
+        let lend = matches!(connect, Connect::Terminal(Some(_)));
         if wants_terminal != self.config.terminal {
             let words =
                 if wants_terminal { "was made without a terminal" } else { "was made with a terminal" };
@@ -272,7 +275,7 @@ impl Shim {
                 });
                 match result {
                     Ok((work, prepared)) => {
-                        self.state = State::Starting { work, prepared: Box::new(prepared), client: id };
+                        self.state = State::Starting { work, prepared: Box::new(prepared), client: id, lend };
                         None
                     }
                     Err(failure) => {
@@ -292,18 +295,20 @@ impl Shim {
     /// The runtime, or the container's process, has ended.
     fn process_ended(&mut self) {
         match std::mem::replace(&mut self.state, State::Moving) {
-            State::Starting { work, prepared, client } => match work.finish(&self.config, &self.runtime) {
-                Ok(work) => {
-                    let pid = work.pid;
-                    self.state = State::Running { work, _prepared: prepared };
-                    let lent = self.config.terminal.then(|| self.lend_terminal(client).1).flatten();
-                    self.send(client, &Response::Started { pid }, lent.as_ref());
+            State::Starting { work, prepared, client, lend } => {
+                match work.finish(&self.config, &self.runtime) {
+                    Ok(work) => {
+                        let pid = work.pid;
+                        self.state = State::Running { work, _prepared: prepared };
+                        let lent = lend.then(|| self.lend_terminal(client).1).flatten();
+                        self.send(client, &Response::Started { pid }, lent.as_ref());
+                    }
+                    Err(failure) => {
+                        self.fail(&failure);
+                        self.send(client, &Response::Failed(failure), None);
+                    }
                 }
-                Err(failure) => {
-                    self.fail(&failure);
-                    self.send(client, &Response::Failed(failure), None);
-                }
-            },
+            }
             State::Running { work, _prepared } => {
                 match work.reap() {
                     Ok(Some(exit)) => self.ended = Some(ExitStatus::of_process(exit)),

@@ -129,7 +129,7 @@ fn vuln_r11_a_row_called_1000_does_not_make_user_1000_root() {
 fn vuln_r9_r18_the_process_holds_no_inheritable_capability_and_sees_no_power_readings() {
     let bundle = Bundle::shell(
         "grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status; ls /sys/devices/virtual/powercap 2>/dev/null | wc -l; \
-         head -c 10 /proc/kcore | wc -c; echo x > /proc/sys/kernel/hostname || echo read-only",
+         cat /proc/kcore /proc/keys 2>/dev/null | wc -c; echo x > /proc/sys/kernel/hostname || echo read-only",
     );
     let (text, _) = bundle.run().unwrap();
     for part in [

@@ -34,7 +34,7 @@ fn the_process_has_a_terminal_of_the_right_size_from_its_first_moment() {
     let client = Client::connect(&bundle.shim().socket).unwrap();
     let (_, master) = client.start_terminal(Size { rows: 31, columns: 117 }).unwrap();
     let text = read_all(File::from(master));
-    assert_eq!(text, "31 117\r\n/dev/console\r\nxterm\r\n");
+    assert_eq!(text, "31 117\r\n/dev/pts/0\r\nxterm\r\n");
     assert_eq!(client.wait().unwrap().code, 3);
 }
 
