@@ -278,7 +278,7 @@ pub enum StoreError {
         source: Option<io::Error>,
     },
     /// The metadata store failed.
-    #[error("the metadata store failed to {action}")]
+    #[error("the metadata store failed to {action} its tables")]
     Metadata {
         /// What was being done.
         action: &'static str,
@@ -332,6 +332,9 @@ pub enum RecordProblem {
     Content(#[from] serde_json::Error),
 }
 
+/// What a transaction was doing when it failed in its commit.
+pub(crate) const COMMIT: &str = "commit to";
+
 fn holder_text(holder: Option<u32>) -> String {
     holder.map_or_else(|| "(unknown)".to_owned(), |pid| pid.to_string())
 }
@@ -384,6 +387,17 @@ impl StoreError {
     /// Whether the named thing exists already.
     pub fn is_already_exists(&self) -> bool {
         self.kind() == ErrorKind::AlreadyExists
+    }
+
+    /// Whether a transaction failed only because others ran beside it.
+    pub(crate) fn is_conflict(&self) -> bool {
+        use rocksdb::ErrorKind::{Busy, TryAgain};
+        matches!(self, Self::Metadata { source, .. } if matches!(source.kind(), Busy | TryAgain))
+    }
+
+    /// Whether a transaction failed in its commit: it may or may not be found done when the metadata is opened anew.
+    pub(crate) fn is_uncertain(&self) -> bool {
+        matches!(self, Self::Metadata { action: COMMIT, .. } | Self::Full { action: COMMIT, .. })
     }
 
     pub(crate) fn not_found(subject: Subject, name: impl fmt::Display) -> Self {

@@ -152,6 +152,9 @@ impl Space {
         let mut touched = vec![Node::ingest(&self.namespace, reference)];
         touched.extend(expected.digest.iter().map(|digest| Node::blob(&self.namespace, digest)));
         self.change(touched, |transaction| self.join_lease(transaction, &resource))?;
+        if let Some(digest) = &expected.digest {
+            self.take_back(digest, &directory)?;
+        }
         Ingest::open(self.clone(), claim, directory, reference, expected)
     }
 
@@ -174,6 +177,23 @@ impl Space {
             self.join_lease(transaction, &Resource::content(digest))?;
             Ok(true)
         })
+    }
+
+    /// Takes back the file of a commit that failed after it was put in place, so that it is hashed and not fetched again.
+    ///
+    /// Only after a transaction has gone through: the metadata was opened anew if it had to be, and what it says of the
+    /// failed commit is certain.
+    fn take_back(&self, digest: &Digest, directory: &Path) -> Result<(), StoreError> {
+        let path = self.store.blob_path(digest);
+        let data = directory.join("data");
+        if !path.exists() || data.exists() || !directory.exists() {
+            return Ok(());
+        }
+        let _here = self.store.0.digests.lock(std::iter::once(digest));
+        if self.store.0.metadata.get::<ContentRecord>(digest.as_bytes())?.is_some() {
+            return Ok(());
+        }
+        std::fs::rename(&path, &data).doing("resume", &data)
     }
 
     /// The ingests of this namespace, in no order. The offset of one that is being written may be behind.

@@ -128,9 +128,15 @@ fn publish(space: &Space, staged: &[Staged]) -> Result<Vec<Digest>, StoreError> 
     let _here = inner.digests.lock(staged.iter().map(|one| &one.digest));
     let mut placed = BTreeSet::new();
     let outcome = place(space, staged, &mut placed).and_then(|()| record(space, staged));
-    if outcome.is_err() {
-        give_back(space, staged, &placed);
-        return outcome;
+    match &outcome {
+        // They may be recorded after all, and then the files must be where they are. If not, they are orphans, which
+        // the next ingest that expects them takes back.
+        Err(error) if error.is_uncertain() => return outcome,
+        Err(_) => {
+            give_back(space, staged, &placed);
+            return outcome;
+        }
+        Ok(_) => {}
     }
     for one in staged {
         // Published is published: what is left of the ingest is a few bytes, which the next start removes.

@@ -1,25 +1,27 @@
 //! The metadata store: tables of records, changed only in transactions that are on disk when they return.
 //!
-//! RocksDB (`TransactionDB`) behind a small face: the rest of the crate sees tables, keys and records. A transaction locks
-//! the rows it reads for update until it commits; two that lock the same rows run one after the other, and one that would
-//! wait in a circle is run again. A commit syncs the write-ahead log, and concurrent commits share one sync.
+//! RocksDB behind a small face (`database`): the rest of the crate sees tables, keys and records.
+//!
+//! A full disk must not outlive itself. RocksDB takes no more writes after one that found the disk full, even when there is
+//! room again; so the first change after that opens it anew. Reading goes on all the while.
 //!
 //! Not here: what the records mean.
 
+mod database;
 pub(crate) mod key;
 pub(crate) mod record;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, Direction, IteratorMode, Options, ReadOptions, SingleThreaded,
-    TransactionDB, TransactionDBOptions, TransactionOptions, WriteOptions,
-};
-
-pub(crate) use record::Record;
+use storage_sys::durable::free_bytes;
 
 use crate::StoreError;
+use crate::error::IoContext as _;
+use database::Database;
+pub(crate) use database::Transaction;
+pub(crate) use record::Record;
 
 /// One kind of record: a column family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,49 +79,40 @@ impl Table {
     }
 }
 
-/// The open metadata store.
+/// The metadata store.
 pub(crate) struct Metadata {
-    db: TransactionDB<SingleThreaded>,
     path: PathBuf,
+    state: RwLock<State>,
 }
 
-/// How long a transaction waits for a row that another holds, in milliseconds. Holders keep rows for one sync of the log
-/// (under 1 ms here, 30 ms on a slow disk); 10 s passes only if the disk hangs.
-const ROW_WAIT_MS: i64 = 10_000;
+struct State {
+    /// None only if it could not be opened again after the disk was full.
+    database: Option<Arc<Database>>,
+    /// Whether a write found the disk full since it was opened.
+    full: bool,
+}
 
 /// Attempts of a transaction that met another in a circle. Each attempt lets at least one of the others through.
 const ATTEMPTS_MAX: usize = 16;
 
+/// Room that opening needs besides what the log holds, in bytes: tables, a manifest, a new log.
+const OPEN_BYTES: u64 = 1 << 20;
+
 impl Metadata {
     /// Opens the store at `path`, creating it if it is absent.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        let families = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), family_options()));
-        let db = TransactionDB::open_cf_descriptors(
-            &database_options(),
-            &TransactionDBOptions::default(),
-            path,
-            families,
-        )
-        .map_err(|source| failed("open", path, source))?;
-        Ok(Self { db, path: path.to_path_buf() })
+        let database = Some(Arc::new(Database::open(path)?));
+        Ok(Self { path: path.to_path_buf(), state: RwLock::new(State { database, full: false }) })
     }
 
     /// The record under `key`, as of now.
     pub(crate) fn get<R: Record>(&self, key: &[u8]) -> Result<Option<R>, StoreError> {
-        let value = self
-            .db
-            .get_pinned_cf(self.family(R::TABLE), key)
-            .map_err(|source| self.failed("read a record", source))?;
-        value.map(|bytes| record::decode(key, &bytes)).transpose()
+        self.database()?.get(key)
     }
 
     /// Whether there is a record under `key`, as of now.
     pub(crate) fn contains(&self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
-        let value = self
-            .db
-            .get_pinned_cf(self.family(table), key)
-            .map_err(|source| self.failed("read a record", source))?;
-        Ok(value.is_some())
+        self.database()?.contains(table, key)
     }
 
     /// Calls `visit` with each key and value of `table` that begins with `prefix`, in order, as of the start of the call.
@@ -127,20 +120,9 @@ impl Metadata {
         &self,
         table: Table,
         prefix: &[u8],
-        mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
+        visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<(), StoreError> {
-        let mut options = ReadOptions::default();
-        if let Some(end) = key::behind(prefix) {
-            options.set_iterate_upper_bound(end);
-        }
-        let start = IteratorMode::From(prefix, Direction::Forward);
-        for row in self.db.iterator_cf_opt(self.family(table), options, start) {
-            let (key, value) = row.map_err(|source| self.failed("list records", source))?;
-            if visit(&key, &value)?.is_break() {
-                break;
-            }
-        }
-        Ok(())
+        self.database()?.scan(table, prefix, visit)
     }
 
     /// Calls `visit` with each record whose key begins with `prefix`, in order, as of the start of the call.
@@ -159,132 +141,71 @@ impl Metadata {
         &self,
         mut body: impl FnMut(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        let database = self.writable()?;
         let mut attempt = 1;
         loop {
-            match self.attempt(&mut body) {
-                Err(StoreError::Metadata { source, .. }) if conflict(&source) && attempt < ATTEMPTS_MAX => {
-                    tracing::debug!(attempt, %source, "metadata transaction runs again");
+            match database.attempt(&mut body) {
+                Err(error) if error.is_conflict() && attempt < ATTEMPTS_MAX => {
+                    tracing::debug!(attempt, %error, "metadata transaction runs again");
                     attempt += 1;
+                }
+                Err(error @ StoreError::Full { .. }) => {
+                    self.state.write().unwrap_or_else(PoisonError::into_inner).full = true;
+                    return Err(error);
                 }
                 other => return other,
             }
         }
     }
 
-    fn attempt<T>(
-        &self,
-        body: &mut impl FnMut(&Transaction<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let mut write = WriteOptions::default();
-        write.set_sync(true);
-        let mut options = TransactionOptions::default();
-        options.set_deadlock_detect(true);
-        options.set_lock_timeout(ROW_WAIT_MS);
-        let transaction = Transaction { metadata: self, inner: self.db.transaction_opt(&write, &options) };
-        let value = body(&transaction)?;
-        transaction.inner.commit().map_err(|source| self.failed("commit", source))?;
-        Ok(value)
+    fn database(&self) -> Result<Arc<Database>, StoreError> {
+        let open = self.state.read().unwrap_or_else(PoisonError::into_inner).database.clone();
+        open.map_or_else(|| self.writable(), Ok)
     }
 
-    fn family(&self, table: Table) -> &ColumnFamily {
-        self.db.cf_handle(table.name()).expect("every table was opened with the store")
+    /// The database, opened anew if it takes no more writes and there is room again.
+    fn writable(&self) -> Result<Arc<Database>, StoreError> {
+        {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            if let (Some(database), false) = (&state.database, state.full) {
+                return Ok(database.clone());
+            }
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(database), false) = (&state.database, state.full) {
+            return Ok(database.clone());
+        }
+        if free_bytes(&self.path).doing("inspect", &self.path)? < self.log_bytes()? + OPEN_BYTES {
+            return Err(self.still_full());
+        }
+        // It can be closed only when nobody reads from it; otherwise the next change tries again.
+        match state.database.take().map(Arc::try_unwrap) {
+            Some(Err(in_use)) => {
+                state.database = Some(in_use);
+                return Err(self.still_full());
+            }
+            Some(Ok(database)) => drop(database),
+            None => {}
+        }
+        tracing::info!(path = %self.path.display(), "there is room again: opening the metadata anew");
+        let database = Arc::new(Database::open(&self.path)?);
+        *state = State { database: Some(database.clone()), full: false };
+        Ok(database)
     }
 
-    fn failed(&self, action: &'static str, source: rocksdb::Error) -> StoreError {
-        failed(action, &self.path, source)
-    }
-}
-
-/// A transaction that has not committed.
-pub(crate) struct Transaction<'db> {
-    metadata: &'db Metadata,
-    inner: rocksdb::Transaction<'db, TransactionDB<SingleThreaded>>,
-}
-
-impl Transaction<'_> {
-    /// The record under `key`, held against every other transaction until this one ends, there or not.
-    pub(crate) fn lock<R: Record>(&self, key: &[u8]) -> Result<Option<R>, StoreError> {
-        self.read(key, true)
+    fn still_full(&self) -> StoreError {
+        StoreError::io("write to", &self.path, std::io::ErrorKind::StorageFull.into())
     }
 
-    /// The record under `key`, held against change, but not against other readers, until this transaction ends.
-    pub(crate) fn share<R: Record>(&self, key: &[u8]) -> Result<Option<R>, StoreError> {
-        self.read(key, false)
+    /// Bytes of the write-ahead log, which opening turns into tables.
+    fn log_bytes(&self) -> Result<u64, StoreError> {
+        let mut bytes = 0;
+        for entry in self.path.read_dir().doing("list", &self.path)? {
+            let path = entry.doing("list", &self.path)?.path();
+            if path.extension().is_some_and(|extension| extension == "log") {
+                bytes += path.metadata().map_or(0, |facts| facts.len());
+            }
+        }
+        Ok(bytes)
     }
-
-    fn read<R: Record>(&self, key: &[u8], exclusive: bool) -> Result<Option<R>, StoreError> {
-        let family = self.metadata.family(R::TABLE);
-        let value = self
-            .inner
-            .get_for_update_cf(family, key, exclusive)
-            .map_err(|source| self.metadata.failed("read a record", source))?;
-        value.map(|bytes| record::decode(key, &bytes)).transpose()
-    }
-
-    /// Writes `record` under `key`.
-    pub(crate) fn put<R: Record>(&self, key: &[u8], record: &R) -> Result<(), StoreError> {
-        self.put_raw(R::TABLE, key, &record::encode(record))
-    }
-
-    /// Writes an empty value under `key`: a row that says all in its key.
-    pub(crate) fn mark(&self, table: Table, key: &[u8]) -> Result<(), StoreError> {
-        self.put_raw(table, key, &[])
-    }
-
-    fn put_raw(&self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.inner
-            .put_cf(self.metadata.family(table), key, value)
-            .map_err(|source| self.metadata.failed("write a record", source))
-    }
-
-    /// Removes what is under `key`, if anything is.
-    pub(crate) fn delete(&self, table: Table, key: &[u8]) -> Result<(), StoreError> {
-        self.inner
-            .delete_cf(self.metadata.family(table), key)
-            .map_err(|source| self.metadata.failed("delete a record", source))
-    }
-
-    /// Removes everything whose key begins with `prefix` and is committed.
-    pub(crate) fn delete_below(&self, table: Table, prefix: &[u8]) -> Result<(), StoreError> {
-        let mut keys = Vec::new();
-        self.metadata.scan(table, prefix, |key, _| {
-            keys.push(key.to_vec());
-            Ok(ControlFlow::Continue(()))
-        })?;
-        keys.iter().try_for_each(|key| self.delete(table, key))
-    }
-}
-
-/// Whether a transaction failed only because others ran beside it.
-fn conflict(error: &rocksdb::Error) -> bool {
-    matches!(error.kind(), rocksdb::ErrorKind::Busy | rocksdb::ErrorKind::TryAgain)
-}
-
-/// RocksDB reports a full disk as an I/O error whose text is the system's.
-fn failed(action: &'static str, path: &Path, source: rocksdb::Error) -> StoreError {
-    let text = source.to_string();
-    if text.contains("No space left on device") || text.contains("Disk quota exceeded") {
-        return StoreError::Full { action, path: path.to_path_buf(), source: Box::new(source) };
-    }
-    StoreError::Metadata { action, source }
-}
-
-/// Options of the whole store. The write-ahead log is kept short because it is replayed at start.
-fn database_options() -> Options {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    options.create_missing_column_families(true);
-    options.set_max_open_files(256);
-    options.set_keep_log_file_num(2);
-    options.set_log_level(rocksdb::LogLevel::Warn);
-    options.set_max_total_wal_size(32 << 20);
-    options.set_max_background_jobs(2);
-    options
-}
-
-/// Options of one table.
-fn family_options() -> Options {
-    let mut options = Options::default();
-    options.set_write_buffer_size(4 << 20);
-    options
 }

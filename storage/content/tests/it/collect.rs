@@ -206,17 +206,20 @@ fn bytes_that_another_namespace_keeps_stay() {
 /// A random world: which blob refers to which, which snapshot stands on which, and what the leases list.
 #[derive(Debug, Clone)]
 struct Plan {
-    /// For each blob: blobs and snapshots its labels name, whether it is a root, a blob that keeps it from behind.
-    blobs: Vec<(Vec<usize>, Vec<usize>, bool, Option<usize>)>,
+    blobs: Vec<BlobPlan>,
     /// For each snapshot: its parent, below it in the list.
     snapshots: Vec<Option<usize>>,
     /// Targets of images, and whether they have expired.
     images: Vec<(usize, bool)>,
     /// Roots of containers.
     containers: Vec<usize>,
-    /// For each lease: blobs, snapshots, images; flat; ended.
-    leases: Vec<(Vec<usize>, Vec<usize>, Vec<usize>, bool, bool)>,
+    leases: Vec<LeasePlan>,
 }
+
+/// Blobs and snapshots its labels name, whether it is a root, a blob that keeps it from behind.
+type BlobPlan = (Vec<usize>, Vec<usize>, bool, Option<usize>);
+/// Blobs, snapshots and images it lists; flat; ended.
+type LeasePlan = (Vec<usize>, Vec<usize>, Vec<usize>, bool, bool);
 
 const BLOBS: usize = 8;
 const SNAPSHOTS: usize = 6;

@@ -1,4 +1,6 @@
 //! The promises of the store, one module per subject. Each test's name is the sentence it proves.
+// Every function here is part of a test; clippy knows only those with the attribute.
+#![allow(clippy::unwrap_used)]
 
 mod blob;
 mod collect;
