@@ -28,7 +28,7 @@ fn explain(error: &CliError) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
-        let more = match next.downcast_ref::<Status>() {
+        let more = match as_status(next) {
             Some(status) => of_status(status),
             None => match next.downcast_ref::<io::Error>() {
                 Some(error) => of_io(error),
@@ -39,9 +39,14 @@ fn explain(error: &CliError) -> String {
             words = format!("{words}: {more}");
         }
         // A status has said everything; below it there is only the transport's jargon.
-        cause = if next.is::<Status>() { None } else { next.source() };
+        cause = if as_status(next).is_some() { None } else { next.source() };
     }
     words
+}
+
+/// The engine's answer, boxed as [`CliError`] keeps it or not.
+fn as_status<'error>(error: &'error (dyn Error + 'static)) -> Option<&'error Status> {
+    error.downcast_ref::<Box<Status>>().map(AsRef::as_ref).or_else(|| error.downcast_ref::<Status>())
 }
 
 /// The engine's answer. Its message is made printable: it may quote a registry or an image.
