@@ -136,16 +136,18 @@ impl Engine {
         Ok(self.state_of(namespace, self.record(namespace, id)?))
     }
 
-    /// Sends signal number `signal` to a container's process, or with `all` to every process in it.
+    /// Sends signal number `signal` (1 to 64) to a container's process, or with `all` to every process in it.
     ///
     /// # Errors
     /// [`EngineError::NotRunning`] if it has ended, [`EngineError::Shim`] if the signal could not be sent.
-    pub fn kill(&self, namespace: &Namespace, id: &str, signal: i32, all: bool) -> Result<(), EngineError> {
+    pub fn kill(&self, namespace: &Namespace, id: &str, signal: u32, all: bool) -> Result<(), EngineError> {
+        let number = i32::try_from(signal).ok().filter(|number| (1..=64).contains(number));
+        let number = number.ok_or(EngineError::Signal(signal))?;
         let state = self.container(namespace, id)?;
         if !matches!(state.status, Status::Running { .. }) {
             return Err(EngineError::NotRunning { id: id.to_owned() });
         }
-        let killed = Client::connect(&self.socket(namespace, id)).and_then(|client| client.kill(signal, all));
+        let killed = Client::connect(&self.socket(namespace, id)).and_then(|client| client.kill(number, all));
         killed.map_err(|error| EngineError::shim(id)(error.into()))
     }
 

@@ -154,6 +154,9 @@ pub enum EngineError {
         /// The container.
         id: String,
     },
+    /// Not a signal.
+    #[error("{0} is not a signal number: Linux has 1 to 64")]
+    Signal(u32),
     /// The OCI runtime cannot be used.
     #[error(transparent)]
     Runtime(#[from] runtime_container::runtime::RuntimeError),
@@ -235,6 +238,7 @@ impl EngineError {
             | Self::Platform(_)
             | Self::Name(_)
             | Self::UnknownSnapshotter { .. }
+            | Self::Signal(_)
             | Self::Document { .. }
             | Self::Config { .. } => ErrorKind::InvalidArgument,
             Self::Registry(error) => registry_kind(error),
