@@ -31,7 +31,7 @@ impl Target {
     }
 
     /// Some content of the repository of `reference`.
-    pub(crate) fn at(reference: &Reference, object: String) -> Arc<Self> {
+    pub fn at(reference: &Reference, object: String) -> Arc<Self> {
         Arc::new(Self {
             registry: reference.registry().to_owned(),
             repository: reference.repository().to_owned(),
@@ -424,14 +424,20 @@ impl RegistryError {
     }
 }
 
-/// Kind of the first `io::Error` in a chain of causes.
-pub(crate) fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return Some(io.kind());
+/// An error and all its causes. What an `io::Error` wraps is a cause too, which its `source` leaves out.
+pub(crate) fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        match wrapped {
+            Some(wrapped) => Some(wrapped as &(dyn std::error::Error + 'static)),
+            None => error.source(),
         }
-        next = error.source();
-    }
-    None
+    })
+}
+
+/// Kind of the innermost `io::Error` among the causes.
+pub(crate) fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
+    causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).last().map(io::Error::kind)
 }

@@ -24,7 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use storage_model::Digest;
 use tower_service::Service;
 
-use crate::error::io_kind;
+use crate::error::{causes, io_kind};
 use crate::location::{Reach, reach_of};
 use crate::tls::{Profile, advice};
 use crate::{RegistryError, Target};
@@ -164,7 +164,7 @@ fn name_failure(error: PoolError, host: String, secure: bool, target: &Arc<Targe
     }
     if error.is_connect() {
         let source = innermost(&error);
-        if chain(&error).any(|cause| cause.to_string().starts_with("dns error")) {
+        if causes(&error).any(|cause| cause.to_string().starts_with("dns error")) {
             return RegistryError::UnknownHost { target, host, source };
         }
         if secure && io_kind(&error) == Some(io::ErrorKind::UnexpectedEof) {
@@ -172,7 +172,7 @@ fn name_failure(error: PoolError, host: String, secure: bool, target: &Arc<Targe
         }
         return RegistryError::Connect { target, host, source };
     }
-    if chain(&error).any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse))
+    if causes(&error).any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse))
         && !secure
     {
         return RegistryError::SpeaksHttps { target, host };
@@ -180,21 +180,14 @@ fn name_failure(error: PoolError, host: String, secure: bool, target: &Arc<Targe
     RegistryError::Interrupted { target, host, at: 0, source: Some(innermost(&error)) }
 }
 
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
-}
-
-/// The first TLS error in a chain; it hides inside an `io::Error`.
+/// The first TLS error among the causes.
 fn find_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    chain(error).find_map(|cause| match cause.downcast_ref::<rustls::Error>() {
-        Some(tls) => Some(tls),
-        None => cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>(),
-    })
+    causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>())
 }
 
 /// The last cause of a chain, in its own words: what is above it only says "request failed". Keeps the kind of an
 /// `io::Error`.
 fn innermost(error: &(dyn StdError + 'static)) -> crate::error::Cause {
-    let words = chain(error).last().map_or_else(String::new, ToString::to_string);
+    let words = causes(error).last().map_or_else(String::new, ToString::to_string);
     Box::new(io::Error::new(io_kind(error).unwrap_or(io::ErrorKind::Other), words))
 }

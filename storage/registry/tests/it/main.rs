@@ -1,0 +1,13 @@
+//! The client against servers: a real registry, and ones that misbehave by script.
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a failure is the finding, and nobody uses a test crate"
+)]
+
+mod common;
+mod credentials;
+mod faults;
+mod peers;
+mod real_registry;
+mod throughput;
