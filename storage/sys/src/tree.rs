@@ -26,7 +26,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-pub use attributes::{Attributes, NewFile, Timestamp};
+pub use attributes::{Attributes, NewFile, Timestamp, read_xattr};
 pub use copy::{Lower, copy_directory_attributes};
 pub use path::{EntryPath, PathRefused};
 pub use remove::{Removed, remove_all};
@@ -415,3 +415,6 @@ pub fn clear_thread_umask() -> io::Result<()> {
     rustix::process::umask(Mode::empty());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -262,7 +262,7 @@ mod tests {
             b"0 a=b\n",
             b"3 \n",
             b"99 path=x\n",
-            b"9 path=x\n",
+            b"9 path=xy\n",
             b"8 path=x\n",
             b"+9 path=x\n",
             b"9 path:x\n",

@@ -161,3 +161,19 @@ impl NewFile {
         Ok(self.data_bytes)
     }
 }
+
+/// An extended attribute of `path` itself, never of what a link leads to; `None` if it has none of that name.
+///
+/// # Errors
+/// Those of `lgetxattr(2)`.
+pub fn read_xattr(path: &std::path::Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0; 65536];
+    match rustix::fs::lgetxattr(path, name, &mut value[..]) {
+        Ok(length) => {
+            value.truncate(length);
+            Ok(Some(value))
+        }
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}

@@ -149,10 +149,10 @@ fn batch(directory: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
-/// All names of a directory, and whether each is a directory.
+/// All names of a directory (a descriptor that need not be readable), and whether each is a directory.
 pub(super) fn list(directory: &OwnedFd) -> io::Result<Vec<(Vec<u8>, bool)>> {
     let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(directory)? {
+    for entry in rustix::fs::Dir::new(open_directory(directory, b".")?)? {
         let name = entry?.file_name().to_bytes().to_vec();
         if name != b"." && name != b".." {
             let stat = rustix::fs::statat(directory, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)?;
