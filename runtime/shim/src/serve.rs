@@ -62,7 +62,7 @@ enum State {
     },
     Running {
         work: Running,
-        _prepared: Box<Prepared>,
+        prepared: Box<Prepared>,
     },
     /// Only while moving from one state to the next.
     Moving,
@@ -83,6 +83,8 @@ struct Shim {
     next_id: u64,
     state: State,
     ended: Option<ExitStatus>,
+    /// At its end when the OCI runtime has forgotten the container.
+    cleaning: Option<io::PipeReader>,
     log: Option<File>,
     start_deadline: Instant,
 }
@@ -93,6 +95,7 @@ enum Source {
     Peer(u64),
     Process,
     Terminal,
+    Cleaned,
 }
 
 type Answer = (Response, Option<OwnedFd>);
@@ -121,6 +124,7 @@ impl Shim {
             next_id: 0,
             state: State::Waiting(Box::new(prepared)),
             ended: None,
+            cleaning: None,
             start_deadline: Instant::now() + START_TIMEOUT,
         })
     }
@@ -135,7 +139,15 @@ impl Shim {
                 self.fail(&Failure::new(FailureKind::Internal, words));
             }
         }
-        self.finish();
+        let root = self.report_end();
+        while self.cleaning.is_some() {
+            for source in self.wait() {
+                self.handle(source);
+            }
+        }
+        drop(root);
+        let _ = std::fs::remove_file(socket_path(&self.config.bundle));
+        self.answer_the_last();
     }
 
     /// Waits for something to do.
@@ -153,6 +165,10 @@ impl Shim {
         if let Some(fd) = self.unread_terminal() {
             sources.push(Source::Terminal);
             watches.push(Watch::readable(fd));
+        }
+        if let Some(reader) = &self.cleaning {
+            sources.push(Source::Cleaned);
+            watches.push(Watch::readable(reader.as_fd()));
         }
         let limit = matches!(self.state, State::Waiting(_))
             .then(|| self.start_deadline.saturating_duration_since(Instant::now()));
@@ -196,6 +212,7 @@ impl Shim {
             Source::Listener => self.accept(),
             Source::Peer(id) => self.serve(id),
             Source::Process => self.process_ended(),
+            Source::Cleaned => self.cleaning = None,
             Source::Terminal => {
                 if let State::Running { work: Running { console: Some(console), .. }, .. } = &mut self.state {
                     console.drain(self.log.as_mut());
@@ -299,7 +316,7 @@ impl Shim {
                 match work.finish(&self.config, &self.runtime) {
                     Ok(work) => {
                         let pid = work.pid;
-                        self.state = State::Running { work, _prepared: prepared };
+                        self.state = State::Running { work, prepared };
                         let lent = lend.then(|| self.lend_terminal(client).1).flatten();
                         self.send(client, &Response::Started { pid }, lent.as_ref());
                     }
@@ -309,13 +326,13 @@ impl Shim {
                     }
                 }
             }
-            State::Running { work, _prepared } => {
+            State::Running { work, prepared } => {
                 match work.reap() {
                     Ok(Some(exit)) => self.ended = Some(ExitStatus::of_process(exit)),
                     Ok(None) => {}
                     Err(error) => self.fail(&Failure::of(FailureKind::Internal, &error)),
                 }
-                self.state = State::Running { work, _prepared };
+                self.state = State::Running { work, prepared };
             }
             other => self.state = other,
         }
@@ -341,6 +358,16 @@ impl Shim {
                 failure.exit_code = 137;
                 self.fail(&failure);
                 return (Response::Done, None);
+            }
+            // The OCI runtime hangs, on a disk that does not answer for one.
+            State::Starting { work, .. } if signal == SIGKILL => {
+                return match work.abort() {
+                    Ok(()) => (Response::Done, None),
+                    Err(error) => (Response::Failed(Failure::of(FailureKind::Internal, &error)), None),
+                };
+            }
+            _ if self.ended.is_some() => {
+                return refused(FailureKind::WrongPhase, format!("container {} has ended", self.config.id));
             }
             State::Waiting(_) | State::Starting { .. } | State::Moving => {
                 let words = format!("container {} does not run yet", self.config.id);
@@ -392,22 +419,22 @@ impl Shim {
         }
     }
 
-    /// The status goes to disk, then to who waits; then everything is taken away.
-    fn finish(mut self) {
-        let Some(status) = self.ended.clone() else { return };
+    /// Brings the status to disk, then to who waits, and has the OCI runtime forget the container meanwhile. What is
+    /// returned keeps the root mounted.
+    fn report_end(&mut self) -> Option<Box<Prepared>> {
+        let status = self.ended.clone()?;
         let held = self.peers.iter().any(|peer| peer.holds_terminal);
-        let mut prepared = None;
-        match std::mem::replace(&mut self.state, State::Moving) {
-            State::Running { mut work, _prepared } => {
+        let root = match std::mem::replace(&mut self.state, State::Moving) {
+            State::Running { mut work, prepared } => {
                 work.relays.finish(OUTPUT_TIMEOUT);
                 if let Some(console) = work.console.as_mut().filter(|_| !held) {
                     console.drain_rest(self.log.as_mut());
                 }
-                prepared = Some(_prepared);
+                Some(prepared)
             }
-            State::Starting { prepared: kept, .. } => prepared = Some(kept),
-            State::Waiting(_) | State::Moving => {}
-        }
+            State::Starting { prepared, .. } => Some(prepared),
+            State::Waiting(_) | State::Moving => None,
+        };
         if let Err(error) = write_exit(&self.config.bundle, &status) {
             let _ = writeln!(io::stderr(), "cannot write how the container ended: {error}");
         }
@@ -415,15 +442,13 @@ impl Shim {
         for id in waiting {
             self.send(id, &Response::Exited(status.clone()), None);
         }
-        let target = self.config.target();
-        if let Err(error) =
-            self.runtime.delete(&target, false).or_else(|_| self.runtime.delete(&target, true))
-        {
-            let _ = writeln!(io::stderr(), "{}", Failure::of(FailureKind::Internal, &error));
+        match forget(self.config.clone(), self.runtime.clone()) {
+            Ok(reader) => self.cleaning = Some(reader),
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "cannot call the OCI runtime: {error}");
+            }
         }
-        drop(prepared);
-        let _ = std::fs::remove_file(socket_path(&self.config.bundle));
-        self.answer_the_last();
+        root
     }
 
     /// Answers what arrived while everything was being taken away; the other clients read `exit.json`.
@@ -437,6 +462,21 @@ impl Shim {
             }
         }
     }
+}
+
+/// Has the OCI runtime forget the ended container, on a thread of its own: who asks meanwhile is answered. The reader
+/// comes to its end when that is done.
+fn forget(config: ShimConfig, runtime: OciRuntime) -> io::Result<io::PipeReader> {
+    let (reader, writer) = io::pipe()?;
+    let work = move || {
+        let target = config.target();
+        if let Err(error) = runtime.delete(&target, false).or_else(|_| runtime.delete(&target, true)) {
+            let _ = writeln!(io::stderr(), "{}", Failure::of(FailureKind::Internal, &error));
+        }
+        drop(writer);
+    };
+    std::thread::Builder::new().name("forget".into()).stack_size(128 * 1024).spawn(work)?;
+    Ok(reader)
 }
 
 /// The signal that nothing survives.

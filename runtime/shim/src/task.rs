@@ -119,6 +119,14 @@ impl Starting {
         self.handle.as_fd()
     }
 
+    /// Ends the runtime; [`Starting::finish`] then reports a failure.
+    ///
+    /// # Errors
+    /// Those of sending a signal.
+    pub(crate) fn abort(&self) -> io::Result<()> {
+        self.handle.signal(9)
+    }
+
     /// The process, now that the runtime has ended.
     ///
     /// # Errors
