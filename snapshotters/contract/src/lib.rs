@@ -1,11 +1,14 @@
 //! What a snapshotter is: the contract between those who keep trees of files and those who mount them.
 //!
-//! [`Snapshotter`] states it, one sentence at a time. The model is containerd's, so that its clients can use ours and the other way
+//! [`Snapshotter`] states it, one sentence at a time; [`conformance`] (feature `conformance`) turns each sentence into a
+//! test that every implementation runs. The model is containerd's, so that its clients can use ours and the other way
 //! round, with two names where it has one: an [`ActiveKey`] can be written to, a [`CommittedName`] can be a parent.
 //!
 //! Not here: how trees are kept (`overlay`), what a layer's bytes mean (`storage-layer`), mounting (`storage-sys`).
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod info;
 mod key;
