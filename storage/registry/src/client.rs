@@ -1,7 +1,6 @@
 //! The client: what callers see.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -169,18 +168,13 @@ impl Client {
         avoided.entry(*digest).or_default().insert(source.to_owned());
     }
 
-    /// Places asked for `reference`, in order, as `scheme-less host[:port]`: for people and for `info`.
+    /// Places asked for `reference`, in order, as `host` or `host:port`: for people and for `info`.
     ///
     /// # Errors
     /// [`RegistryError::Hosts`] and [`RegistryError::Certificate`] for configuration that cannot be used.
     pub fn places(&self, reference: &Reference) -> Result<Vec<String>, RegistryError> {
         let places = endpoint::endpoints(&self.core.config, reference.registry())?;
         Ok(places.into_iter().map(|place| place.authority).collect())
-    }
-
-    /// The Docker configuration that credentials come from.
-    pub fn docker_config(&self) -> Option<&Path> {
-        self.core.config.docker_config.as_deref()
     }
 }
 

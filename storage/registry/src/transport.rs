@@ -31,7 +31,8 @@ use crate::{RegistryError, Target};
 
 /// Most bytes one read of a body asks the kernel for, and so the largest chunk handed on, in bytes.
 ///
-/// Measured against a registry on loopback in `tests/throughput.rs`: larger reads gain nothing there.
+/// `tests/it/throughput.rs` takes 2.2 to 3.3 GB/s from loopback on two busy cores with anything from 64 KiB to 1 MiB:
+/// past this size only memory grows.
 const READ_BYTES: usize = 256 * 1024;
 /// Idle connections kept to one host.
 const IDLE_CONNECTIONS_MAX: usize = 32;
@@ -167,14 +168,11 @@ fn name_failure(error: PoolError, host: String, secure: bool, target: &Arc<Targe
         if causes(&error).any(|cause| cause.to_string().starts_with("dns error")) {
             return RegistryError::UnknownHost { target, host, source };
         }
-        if secure && io_kind(&error) == Some(io::ErrorKind::UnexpectedEof) {
-            return RegistryError::SpeaksHttp { target, host };
-        }
         return RegistryError::Connect { target, host, source };
     }
-    if causes(&error).any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse))
-        && !secure
-    {
+    // hyper tells a head that is too large from one that is no HTTP only in words.
+    let parse = |error: &hyper::Error| error.is_parse() && !error.to_string().contains("too large");
+    if !secure && causes(&error).any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(parse)) {
         return RegistryError::SpeaksHttps { target, host };
     }
     RegistryError::Interrupted { target, host, at: 0, source: Some(innermost(&error)) }

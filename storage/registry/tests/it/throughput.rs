@@ -17,12 +17,12 @@ const SIZE: u64 = 2 << 30;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn bytes_per_second_from_loopback() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
     let host = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let listener = listener.into_std().unwrap();
-        runtime.block_on(serve(TcpListener::from_std(listener).unwrap()));
+        runtime.block_on(async { serve(TcpListener::from_std(listener).unwrap()).await });
     });
     let client = Client::new(config()).unwrap();
     let descriptor = Descriptor::new(media::OCI_LAYER, Digest::of(b""), SIZE);
