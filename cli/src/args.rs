@@ -51,7 +51,9 @@ container could not be started.";
 
 /// Pulls container images and runs them.
 #[derive(Debug, Parser)]
-#[command(name = "windlass", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "windlass", bin_name = "windlass", version, after_help = EXAMPLES, max_term_width = 110)]
+// A wrapper may set a flag that its user sets again: the last one counts.
+#[command(args_override_self = true)]
 pub(crate) struct Cli {
     /// Flags every verb takes.
     #[command(flatten)]
@@ -92,8 +94,15 @@ pub(crate) struct Global {
         default_value = "default"
     )]
     pub(crate) namespace: Namespace,
-    /// How results are written
-    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
+    /// How results are written: table or json
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t,
+        hide_possible_values = true
+    )]
     pub(crate) format: Format,
 }
 

@@ -17,8 +17,8 @@ pub(crate) mod exit {
     pub(crate) const USAGE: u8 = 2;
     /// `run` failed before there was a process.
     pub(crate) const NOT_STARTED: u8 = 125;
-    /// Ended by Ctrl-C: 128 + SIGINT, as shells say it.
-    pub(crate) const INTERRUPTED: u8 = 130;
+    /// Ended by signal n: this and n, as shells say it.
+    pub(crate) const SIGNAL: u8 = 128;
 }
 
 /// Why a command failed. The message says what was tried on which thing; the source says why it did not work.
@@ -155,9 +155,9 @@ pub(crate) enum CliError {
     /// A result that is no JSON.
     #[error("write the result as JSON")]
     Json(#[source] serde_json::Error),
-    /// Ctrl-C.
-    #[error("interrupted")]
-    Interrupted,
+    /// A signal asked us to end: Ctrl-C, or SIGTERM.
+    #[error("interrupted by signal {0}")]
+    Interrupted(u8),
     /// Each failure has been told already.
     #[error("{failed} of {all} failed")]
     Some {
@@ -254,7 +254,7 @@ impl CliError {
                 exit::FAILURE => exit::NOT_STARTED,
                 other => other,
             },
-            Self::Interrupted => exit::INTERRUPTED,
+            Self::Interrupted(signal) => exit::SIGNAL.saturating_add(*signal),
             _ => exit::FAILURE,
         }
     }
@@ -264,7 +264,7 @@ impl CliError {
         match self {
             Self::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
             Self::NotStarted(error) => error.is_silent(),
-            Self::Interrupted => true,
+            Self::Interrupted(_) => true,
             _ => false,
         }
     }
@@ -289,8 +289,8 @@ mod tests {
             (engine().before_start(), 125),
             (usage(), 2),
             (usage().before_start(), 2),
-            (CliError::Interrupted, 130),
-            (CliError::Interrupted.before_start(), 130),
+            (CliError::Interrupted(2), 130),
+            (CliError::Interrupted(15).before_start(), 143),
             (pipe, 0),
         ] {
             assert_eq!(error.exit_code(), code, "{error}");

@@ -85,18 +85,24 @@ fn is_dumb() -> bool {
     std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
-/// One line that says what a pull came to.
-pub(crate) fn summary(done: &Done) -> String {
+/// Fewer bytes than this are documents rather than layers: a rate would say nothing.
+const RATE_BYTES_MIN: u64 = 1024 * 1024;
+
+/// One line that says what a pull came to; `moved` says whether the name stands for something else than before.
+pub(crate) fn summary(done: &Done, moved: bool) -> String {
     let name = printable(&done.name);
     let digest = short(&done.digest);
     let seconds = if done.seconds.is_finite() { done.seconds.clamp(0.0, 1e9) } else { 0.0 };
     let took = amount::duration(std::time::Duration::from_secs_f64(seconds));
-    if done.fetched_bytes == 0 {
-        return format!("{name} is up to date ({digest}), {took}");
-    }
     let fetched = amount::size(done.fetched_bytes);
-    let rate = amount::size((done.fetched_bytes as f64 / seconds.max(0.001)) as u64);
-    format!("Pulled {name} ({digest}): {fetched} in {took}, {rate}/s")
+    if done.fetched_bytes >= RATE_BYTES_MIN {
+        let rate = amount::size((done.fetched_bytes as f64 / seconds.max(0.001)) as u64);
+        format!("Pulled {name} ({digest}): {fetched} in {took}, {rate}/s")
+    } else if moved {
+        format!("Pulled {name} ({digest}): {fetched} in {took}")
+    } else {
+        format!("{name} is up to date ({digest})")
+    }
 }
 
 /// A digest as people tell it from others: its first 12 digits.
@@ -117,20 +123,24 @@ mod tests {
     #[test]
     fn the_summary_tells_size_time_and_rate() {
         assert_eq!(
-            summary(&done(10 * 1024 * 1024, 2.0)),
+            summary(&done(10 * 1024 * 1024, 2.0), true),
             "Pulled docker.io/library/a:1 (abababababab): 10.0 MiB in 2.0 s, 5.0 MiB/s"
         );
     }
 
     #[test]
-    fn a_pull_that_fetched_nothing_says_up_to_date() {
-        assert_eq!(summary(&done(0, 0.012)), "docker.io/library/a:1 is up to date (abababababab), 12 ms");
+    fn a_pull_that_fetched_only_documents_says_whether_the_name_moved() {
+        assert_eq!(summary(&done(700, 0.012), false), "docker.io/library/a:1 is up to date (abababababab)");
+        assert_eq!(
+            summary(&done(700, 0.012), true),
+            "Pulled docker.io/library/a:1 (abababababab): 700 B in 12 ms"
+        );
     }
 
     #[test]
     fn odd_numbers_are_no_panic() {
         for seconds in [f64::NAN, f64::INFINITY, -1.0, 1e300] {
-            assert!(!summary(&done(1, seconds)).is_empty());
+            assert!(!summary(&done(1 << 30, seconds), true).is_empty());
         }
     }
 }

@@ -15,8 +15,12 @@ use tonic::Status;
 use crate::args::{Format, Global, PullArgs, RegistryArgs};
 use crate::client::{Client, failed};
 use crate::error::CliError;
+use crate::image;
 use crate::output;
 use crate::progress::{Progress, summary};
+
+const SIGINT: u8 = 2;
+const SIGTERM: u8 = 15;
 
 /// Longest password that is read from standard input, in bytes; tokens of cloud registries have some thousands.
 const PASSWORD_BYTES_MAX: u64 = 64 * 1024;
@@ -30,14 +34,17 @@ pub(crate) async fn run(global: &Global, args: &PullArgs) -> Result<(), CliError
     let request = request(&args.reference.to_string(), &args.registry, credentials);
     let client = Client::connect(global).await?;
     let mut progress = Progress::choose(args.quiet, global.format);
+    // To tell a tag that has not moved from one that has.
+    let before = image::find(&client, &request.reference).await?.map(|image| image.target.digest.to_string());
     let done = pull(&client, request, &mut progress).await?;
+    let moved = before.as_deref() != Some(done.digest.as_str());
     match (args.quiet, global.format) {
         (true, Format::Json) => {
             output::print(&output::json(&serde_json::json!({ "name": done.name, "digest": done.digest }))?)
         }
         (true, Format::Table) => output::print(&format!("{}@{}\n", done.name, done.digest)),
         (false, Format::Json) => Ok(()),
-        (false, Format::Table) => output::print(&format!("{}\n", summary(&done))),
+        (false, Format::Table) => output::print(&format!("{}\n", summary(&done, moved))),
     }
 }
 
@@ -56,10 +63,15 @@ pub(crate) async fn pull(
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let outcome = tokio::select! {
         outcome = stream(client, request, progress, &what) => outcome,
-        _ = interrupt.recv() => Err(CliError::Interrupted),
-        _ = terminate.recv() => Err(CliError::Interrupted),
+        _ = interrupt.recv() => Err(CliError::Interrupted(SIGINT)),
+        _ = terminate.recv() => Err(CliError::Interrupted(SIGTERM)),
     };
     progress.finish();
+    if matches!(outcome, Err(CliError::Interrupted(_))) && progress.wants_summary() {
+        output::note(
+            "windlass: interrupted; what has arrived is kept, and the same command goes on from there",
+        );
+    }
     outcome
 }
 
@@ -124,7 +136,7 @@ pub(crate) fn credentials(creds: Option<&str>, args: &RegistryArgs) -> Result<Op
         None => ask(user),
     };
     let password = password.map_err(|source| match source.kind() {
-        io::ErrorKind::Interrupted => CliError::Interrupted,
+        io::ErrorKind::Interrupted => CliError::Interrupted(SIGINT),
         _ => CliError::Password { user: user.to_owned(), source },
     })?;
     Ok(Some(Credentials { username: user.to_owned(), password }))

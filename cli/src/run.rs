@@ -39,7 +39,7 @@ async fn begin(global: &Global, args: &RunArgs) -> Result<u8, CliError> {
         output::print(&format!("{}\n", started.id))?;
         return Ok(0);
     }
-    attach::attach(&client, &started, args.tty).await
+    attach::attach(&client, &started, args).await
 }
 
 /// The full name of the image, which is here afterwards.
@@ -55,8 +55,8 @@ async fn bring(client: &Client, args: &RunArgs) -> Result<String, CliError> {
         PullPolicy::Missing => !fits,
         PullPolicy::Never => false,
     };
-    match here {
-        Some(image) if !wanted => return Ok(image.name),
+    match &here {
+        Some(image) if !wanted => return Ok(image.name.clone()),
         None if !wanted => return Err(image::not_found(client, typed)),
         _ => {}
     }
@@ -66,8 +66,8 @@ async fn bring(client: &Client, args: &RunArgs) -> Result<String, CliError> {
     // Standard output is the container's: no JSON lines here.
     let mut progress = Progress::choose(args.quiet, Format::Table);
     let done = pull::pull(client, request, &mut progress).await?;
-    if progress.wants_summary() && done.fetched_bytes > 0 {
-        output::note(&crate::progress::summary(&done));
+    if progress.wants_summary() {
+        output::note(&crate::progress::summary(&done, here.is_none()));
     }
     Ok(done.name)
 }

@@ -61,9 +61,24 @@ pub(crate) fn show<R: Row>(rows: &[R], args: &ListArgs, format: Format) -> Resul
     output::print(&list(rows, args, format, std::time::SystemTime::now())?)
 }
 
-/// Labels on one line.
+/// Longest list of labels in a table, in characters; JSON has all of them.
+const CELL_CHARS_MAX: usize = 60;
+
+/// Labels on one line, as many as there is room for.
 pub(crate) fn labels(labels: &std::collections::BTreeMap<String, String>) -> String {
-    labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+    shortened(
+        &labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(","),
+        CELL_CHARS_MAX,
+    )
+}
+
+/// The beginning of `text`, with dots if there is more of it than `chars_max` characters.
+pub(crate) fn shortened(text: &str, chars_max: usize) -> String {
+    if text.chars().count() <= chars_max {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(chars_max.saturating_sub(3)).collect();
+    format!("{kept}...")
 }
 
 /// A protobuf time as one of ours; absent is 1970.

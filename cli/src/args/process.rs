@@ -81,8 +81,8 @@ pub(crate) struct RunArgs {
     /// Label of the container
     #[arg(short, long, value_name = "LABEL[=VALUE]")]
     pub(crate) label: Vec<Pair>,
-    /// When to ask the registry
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    /// When to ask the registry: always, missing, or never
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t, hide_possible_values = true)]
     pub(crate) pull: PullPolicy,
     /// No progress when the image is pulled
     #[arg(short, long)]

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::signals::{self, Forward, Signals};
 use super::terminal::Terminal;
+use crate::args::RunArgs;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::output;
@@ -22,14 +23,14 @@ use crate::output;
 /// # Errors
 /// [`CliError::Shim`] when it does not start; the container is removed then. A process whose program is missing or not
 /// executable is not an error but exit code 127 or 126, with words on standard error.
-pub(super) async fn attach(client: &Client, started: &RunResponse, tty: bool) -> Result<u8, CliError> {
+pub(super) async fn attach(client: &Client, started: &RunResponse, args: &RunArgs) -> Result<u8, CliError> {
     // From here on no signal may end us without the process having had it.
     let mut signals = Signals::listen().map_err(|source| CliError::Process("signals", source))?;
     let socket = PathBuf::from(&started.shim_socket);
-    let begun = Shim::connect(&socket).and_then(|shim| begin(shim, tty));
+    let begun = Shim::connect(&socket).and_then(|shim| begin(shim, args.tty));
     let (shim, pid, mut terminal) = match begun {
         Ok(begun) => begun,
-        Err(error) => return not_begun(client, started, error).await,
+        Err(error) => return not_begun(client, started, args.rm, error).await,
     };
     let mut ended = wait(shim);
     if let Some(terminal) = &mut terminal {
@@ -68,11 +69,19 @@ fn begin(shim: Shim, tty: bool) -> Result<(Shim, u32, Option<Terminal>), ClientE
     Ok((shim, pid, None))
 }
 
-/// A process that did not start: its container is of no use, so it goes; the code is the shim's.
-async fn not_begun(client: &Client, started: &RunResponse, error: ClientError) -> Result<u8, CliError> {
-    let request = RemoveContainerRequest { id: started.id.clone(), force: true };
-    // With --rm the engine may have been faster; anything else would hide the error that matters.
-    let _ = client.engine().remove_container(request).await;
+/// A process that did not start: its container is of no use, so it goes (with --rm the engine sees to it); the code is
+/// the shim's.
+async fn not_begun(
+    client: &Client,
+    started: &RunResponse,
+    rm: bool,
+    error: ClientError,
+) -> Result<u8, CliError> {
+    if !rm {
+        let request = RemoveContainerRequest { id: started.id.clone(), force: true };
+        // A failure here would hide the one that matters; the container can still be seen and removed.
+        let _ = client.engine().remove_container(request).await;
+    }
     match error {
         ClientError::Failed(failure) if failure.exit_code != crate::error::exit::NOT_STARTED => {
             output::note(&format!("windlass: {}", output::printable(&failure.message)));

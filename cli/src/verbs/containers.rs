@@ -7,7 +7,7 @@ use runtime_api::windlass::v1::{Container, KillRequest, ListContainersRequest, R
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Row, as_rfc3339, for_each, show};
+use super::{Row, as_rfc3339, for_each, shortened, show};
 use crate::args::{ContainerRemoveArgs, ContainersVerb, Global, KillArgs, ListArgs, TasksVerb};
 use crate::client::{Client, failed};
 use crate::error::CliError;
@@ -67,7 +67,7 @@ impl Row for ContainerRow {
     }
 
     fn cells(&self, now: SystemTime) -> Vec<String> {
-        let command = shortened(&command_line(&self.command));
+        let command = shortened(&command_line(&self.command), COMMAND_CHARS_MAX);
         vec![self.id.clone(), self.image.clone(), command, self.state(), amount::age(now, self.created)]
     }
 }
@@ -92,14 +92,6 @@ impl Row for TaskRow {
         let number = |number: Option<u32>| number.map(|number| number.to_string()).unwrap_or_default();
         vec![self.id.clone(), number(self.pid), self.status.clone(), number(self.exit_code)]
     }
-}
-
-fn shortened(text: &str) -> String {
-    if text.chars().count() <= COMMAND_CHARS_MAX {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().take(COMMAND_CHARS_MAX - 3).collect();
-    format!("{kept}...")
 }
 
 /// `containers ...`.
