@@ -10,7 +10,7 @@ use snapshotters_contract::{
 use storage_content::{NewSnapshot, SnapshotRecord, SnapshotTable, Space};
 use storage_model::Labels;
 
-use crate::directories::{Directories, Top};
+use crate::directories::Directories;
 use crate::stack::{Own, Stack};
 use crate::{NAME, Overlay};
 
@@ -56,8 +56,8 @@ impl Bound {
         };
         Stack::check(&record.key, parents.len())?;
         let top = match parents.last() {
-            Some(parent) => directories.top(parent.number, &parent.key)?,
-            None => Top::EMPTY,
+            Some(parent) => Some(directories.top(parent.number, &parent.key)?),
+            None => None,
         };
         let files = directories.files(record.number);
         let own = if record.kind == Kind::Active {

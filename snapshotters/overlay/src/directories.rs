@@ -17,8 +17,8 @@ pub(crate) struct Top {
 }
 
 impl Top {
-    /// What a snapshot on nothing begins with.
-    pub(crate) const EMPTY: Self = Self { uid: 0, gid: 0, mode: 0o755 };
+    /// What a snapshot on nothing begins with. Made by root; anyone else's begin as their own.
+    const EMPTY: Self = Self { uid: 0, gid: 0, mode: 0o755 };
 }
 
 /// The folder of all snapshots.
@@ -75,8 +75,9 @@ impl Directories {
         Ok(numbers)
     }
 
-    /// Makes what is absent of a snapshot's directory. Its files appear with their owner and mode or not at all.
-    pub(crate) fn make(&self, number: u64, top: Top, with_work: bool) -> Result<(), SnapshotError> {
+    /// Makes what is absent of a snapshot's directory. Its files appear with owner and mode of `top` (without one: ours,
+    /// and 0755) or not at all.
+    pub(crate) fn make(&self, number: u64, top: Option<Top>, with_work: bool) -> Result<(), SnapshotError> {
         let lock = &self.making[usize::try_from(number % 16).unwrap_or(0)];
         let _guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let (directory, files) = (self.of(number), self.files(number));
@@ -87,7 +88,10 @@ impl Directories {
         if files.symlink_metadata().is_err() {
             let new = directory.join("fs.new");
             create(&new, 0o700)?;
-            set_top(&new, top)?;
+            match top {
+                Some(top) => set_top(&new, top)?,
+                None => set_mode(&new, Top::EMPTY.mode)?,
+            }
             fs::rename(&new, &files).map_err(|source| SnapshotError::io("create", &files, source))?;
         }
         Ok(())
@@ -145,7 +149,12 @@ fn set_top(path: &Path, top: Top) -> Result<(), SnapshotError> {
     if (facts.uid(), facts.gid()) != (top.uid, top.gid) {
         lchown(path, Some(top.uid), Some(top.gid)).map_err(error)?;
     }
-    fs::set_permissions(path, Permissions::from_mode(top.mode)).map_err(error)
+    set_mode(path, top.mode)
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), SnapshotError> {
+    fs::set_permissions(path, Permissions::from_mode(mode))
+        .map_err(|source| SnapshotError::io("set the mode of", path, source))
 }
 
 fn top_of(facts: &Metadata) -> Top {
