@@ -4,6 +4,8 @@
 //! No signal handler exists: the end of a process is read from its handle, so a storm of SIGCHLD means nothing.
 //! Clients never block the loop: they are read only when something has arrived, and an answer that a client does not
 //! take is dropped with the client.
+mod answers;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,15 +16,14 @@ use std::time::{Duration, Instant};
 use runtime_container::runtime::OciRuntime;
 use storage_sys::process::{self, Watch, poll};
 use storage_sys::socket::{Connection, Listener, Received};
-use storage_sys::terminal::Size;
 
 use crate::config::{SOCKET_NAME, ShimConfig, socket_path};
 use crate::console::Console;
 use crate::exit::{ExitStatus, write_exit};
 use crate::prepare::{Prepared, prepare};
-use crate::protocol::{Failure, FailureKind, Phase, Request, Response, StateReport};
+use crate::protocol::{Failure, FailureKind, Request, Response};
 use crate::spawn::READY;
-use crate::task::{Connect, Running, Starting, open_log, start};
+use crate::task::{Running, Starting, open_log};
 
 /// Longest time between creation and start. Who made the shim starts it at once, or has died.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -244,68 +245,10 @@ impl Shim {
         };
         let answer = match serde_json::from_slice::<Request>(&bytes) {
             Ok(request) => self.answer(id, &request, descriptors),
-            Err(error) => Some(refused(FailureKind::BadRequest, format!("not a request: {error}"))),
+            Err(error) => Some(answers::refused(FailureKind::BadRequest, format!("not a request: {error}"))),
         };
         if let Some((response, descriptor)) = answer {
             self.send(id, &response, descriptor.as_ref());
-        }
-    }
-
-    fn answer(&mut self, id: u64, request: &Request, descriptors: Vec<OwnedFd>) -> Option<Answer> {
-        match request {
-            Request::StartAttached => match <[OwnedFd; 3]>::try_from(descriptors) {
-                Ok(three) => self.start(id, Connect::Client(three)),
-                Err(_) => Some(refused(FailureKind::BadRequest, "a start needs three descriptors".into())),
-            },
-            Request::StartTerminal { rows, columns } => {
-                self.start(id, Connect::Terminal(Some(Size { rows: *rows, columns: *columns })))
-            }
-            Request::StartDetached => {
-                let connect = if self.config.terminal { Connect::Terminal(None) } else { Connect::Log };
-                self.start(id, connect)
-            }
-            Request::Attach => Some(self.lend_terminal(id)),
-            Request::State => Some((Response::State(self.report()), None)),
-            Request::Kill { signal, all } => Some(self.kill(*signal, *all)),
-            Request::Wait => {
-                if let Some(status) = &self.ended {
-                    return Some((Response::Exited(status.clone()), None));
-                }
-                self.peers.iter_mut().filter(|peer| peer.id == id).for_each(|peer| peer.waits = true);
-                None
-            }
-        }
-    }
-
-    fn start(&mut self, id: u64, connect: Connect) -> Option<Answer> {
-        let wants_terminal = matches!(connect, Connect::Terminal(_));
-        let lend = matches!(connect, Connect::Terminal(Some(_)));
-        if wants_terminal != self.config.terminal {
-            let words =
-                if wants_terminal { "was made without a terminal" } else { "was made with a terminal" };
-            return Some(refused(FailureKind::BadRequest, format!("container {} {words}", self.config.id)));
-        }
-        match std::mem::replace(&mut self.state, State::Moving) {
-            State::Waiting(prepared) => {
-                let result = (*prepared).and_then(|mut prepared| {
-                    start(&self.config, &self.runtime, &mut prepared, connect).map(|work| (work, prepared))
-                });
-                match result {
-                    Ok((work, prepared)) => {
-                        self.state = State::Starting { work, prepared: Box::new(prepared), client: id, lend };
-                        None
-                    }
-                    Err(failure) => {
-                        self.fail(&failure);
-                        Some((Response::Failed(failure), None))
-                    }
-                }
-            }
-            other => {
-                self.state = other;
-                let words = format!("container {} was started already", self.config.id);
-                Some(refused(FailureKind::WrongPhase, words))
-            }
         }
     }
 
@@ -336,71 +279,6 @@ impl Shim {
             }
             other => self.state = other,
         }
-    }
-
-    fn lend_terminal(&mut self, id: u64) -> Answer {
-        let lent = match self.console().map(Console::lend) {
-            Some(Ok(master)) => master,
-            Some(Err(_)) | None => {
-                let words = format!("container {} has no terminal now", self.config.id);
-                return refused(FailureKind::WrongPhase, words);
-            }
-        };
-        self.peers.iter_mut().filter(|peer| peer.id == id).for_each(|peer| peer.holds_terminal = true);
-        (Response::Done, Some(lent))
-    }
-
-    fn kill(&mut self, signal: i32, all: bool) -> Answer {
-        let running = match &self.state {
-            State::Running { work, .. } => work,
-            State::Waiting(_) if signal == SIGKILL => {
-                let mut failure = Failure::new(FailureKind::Internal, "it was killed before it was started");
-                failure.exit_code = 137;
-                self.fail(&failure);
-                return (Response::Done, None);
-            }
-            // The OCI runtime hangs, on a disk that does not answer for one.
-            State::Starting { work, .. } if signal == SIGKILL => {
-                return match work.abort() {
-                    Ok(()) => (Response::Done, None),
-                    Err(error) => (Response::Failed(Failure::of(FailureKind::Internal, &error)), None),
-                };
-            }
-            _ if self.ended.is_some() => {
-                return refused(FailureKind::WrongPhase, format!("container {} has ended", self.config.id));
-            }
-            State::Waiting(_) | State::Starting { .. } | State::Moving => {
-                let words = format!("container {} does not run yet", self.config.id);
-                return refused(FailureKind::WrongPhase, words);
-            }
-        };
-        // The end of a container's first process ends all the others.
-        let result = if all && signal != SIGKILL {
-            self.runtime
-                .kill(&self.config.target(), signal, true)
-                .map_err(|error| Failure::of(FailureKind::Internal, &error))
-        } else {
-            running.handle.signal(signal).map_err(|error| match error.kind() {
-                io::ErrorKind::InvalidInput => {
-                    Failure::new(FailureKind::BadRequest, format!("{signal} is no signal"))
-                }
-                _ => Failure::new(FailureKind::WrongPhase, format!("container {} has ended", self.config.id)),
-            })
-        };
-        match result {
-            Ok(()) => (Response::Done, None),
-            Err(failure) => (Response::Failed(failure), None),
-        }
-    }
-
-    fn report(&self) -> StateReport {
-        let (phase, pid) = match &self.state {
-            _ if self.ended.is_some() => (Phase::Ended, None),
-            State::Waiting(_) | State::Moving => (Phase::Waiting, None),
-            State::Starting { .. } => (Phase::Starting, None),
-            State::Running { work, .. } => (Phase::Running, Some(work.pid)),
-        };
-        StateReport { phase, pid, exit: self.ended.clone() }
     }
 
     fn fail(&mut self, failure: &Failure) {
@@ -477,11 +355,4 @@ fn forget(config: ShimConfig, runtime: OciRuntime) -> io::Result<io::PipeReader>
     };
     std::thread::Builder::new().name("forget".into()).stack_size(128 * 1024).spawn(work)?;
     Ok(reader)
-}
-
-/// The signal that nothing survives.
-const SIGKILL: i32 = 9;
-
-fn refused(kind: FailureKind, words: String) -> Answer {
-    (Response::Failed(Failure::new(kind, words)), None)
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -157,4 +158,35 @@ fn a_shim_that_cannot_come_up_says_why() {
     let error = runtime_shim::spawn(exe, &bundle.config.bundle).unwrap_err();
     assert!(error.to_string().contains("is not a shim's config"), "{error}");
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_runtime_that_hangs_can_be_killed() {
+    let mut bundle = Bundle::shell("true");
+    let program = bundle.path("hangs");
+    std::fs::write(&program, "#!/bin/sh\ncase \"$*\" in *delete*) exit 0;; esac\nexec sleep 1000\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    bundle.config.runtime = program;
+    let socket = bundle.shim().socket;
+    let starter = std::thread::spawn({
+        let socket = socket.clone();
+        move || Client::connect(&socket).unwrap().start_detached()
+    });
+    let client = Client::connect(&socket).unwrap();
+    eventually("the runtime is at work", || client.state().unwrap().phase == Phase::Starting);
+    client.kill(9, false).unwrap();
+    assert!(matches!(starter.join().unwrap(), Err(ClientError::Failed(_))));
+    assert_eq!(client.wait().unwrap().code, 125);
+}
+
+#[test]
+fn a_runtime_that_is_gone_is_named() {
+    let mut bundle = Bundle::shell("true");
+    bundle.config.runtime = "/no/such/runtime".into();
+    let Err(ClientError::Failed(failure)) = bundle.run() else { panic!("started") };
+    assert_eq!(failure.exit_code, 125);
+    assert!(
+        failure.message.starts_with("cannot start the OCI runtime /no/such/runtime: No such file"),
+        "{failure}"
+    );
 }
