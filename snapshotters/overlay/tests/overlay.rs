@@ -301,6 +301,12 @@ fn a_tree_of_any_depth_is_counted_and_removed() {
     bench.snapshotter.remove("deep").unwrap();
     path.pop();
     assert!(!path.exists(), "out of sight at once");
+    let trash = bench.store.root().join("trash");
+    let begun = std::time::Instant::now();
+    while fs::read_dir(&trash).unwrap().next().is_some() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "unlinked soon");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
 }
 
 #[test]
