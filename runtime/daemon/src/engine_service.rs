@@ -52,8 +52,7 @@ fn optional(path: &str, what: &str) -> Result<Option<PathBuf>, Status> {
 }
 
 fn pull_in(request: wire::PullRequest) -> Result<PullRequest, Status> {
-    let credentials =
-        request.credentials.map(|given| Credentials { username: given.username, password: given.password });
+    let credentials = request.credentials.map(|given| Credentials::password(given.username, given.password));
     Ok(PullRequest {
         ca_files: optional(&request.ca_file, "ca_file")?.into_iter().collect(),
         hosts_dir: optional(&request.hosts_dir, "hosts_dir")?,

@@ -8,7 +8,7 @@ use runtime_api::containerd::services::snapshots::v1 as wire;
 use runtime_api::containerd::types;
 use runtime_api::filter::Filters;
 use runtime_engine::Engine;
-use snapshotters_contract::{ActiveKey, CommittedName, Info, Mount, SnapshotKind, Snapshotter};
+use snapshotters_contract::{ActiveKey, CommittedName, Info, Kind, Mount, Snapshotter};
 use storage_model::Labels;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -66,11 +66,11 @@ fn mounts_out(mounts: Vec<Mount>) -> Vec<types::Mount> {
     mounts.into_iter().map(out).collect()
 }
 
-fn kind_out(kind: SnapshotKind) -> wire::Kind {
+fn kind_out(kind: Kind) -> wire::Kind {
     match kind {
-        SnapshotKind::Active => wire::Kind::Active,
-        SnapshotKind::View => wire::Kind::View,
-        SnapshotKind::Committed => wire::Kind::Committed,
+        Kind::Active => wire::Kind::Active,
+        Kind::View => wire::Kind::View,
+        Kind::Committed => wire::Kind::Committed,
     }
 }
 
@@ -88,9 +88,9 @@ fn info_out(info: Info) -> wire::Info {
 fn snapshot_field<'a>(info: &'a Info, path: &[String]) -> Option<Cow<'a, str>> {
     match path[0].as_str() {
         "kind" => Some(Cow::from(match info.kind {
-            SnapshotKind::Active => "active",
-            SnapshotKind::View => "view",
-            SnapshotKind::Committed => "committed",
+            Kind::Active => "active",
+            Kind::View => "view",
+            Kind::Committed => "committed",
         })),
         "name" => Some(Cow::from(info.name.as_str())),
         // Present even when there is none: `parent!=""` and `parent==""` are both asked.

@@ -7,18 +7,30 @@
 //! Each message is answered in turn. A message whose expected digest is here already ends the stream with
 //! `AlreadyExists` and removes the ingest. Any other error ends the stream and leaves the ingest as it is.
 
+use std::time::{Duration, Instant};
+
 use runtime_api::containerd::services::content::v1::{
     WriteAction, WriteContentRequest, WriteContentResponse,
 };
 use storage_content::{Expected, Ingest, Space};
 use storage_model::Digest;
 use tokio::sync::mpsc::Sender;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::call::{CallError, blocking};
 use crate::convert::{checked_labels, size_out, time_out};
 use crate::status::{invalid, status, stopping};
 use crate::stop::Stop;
+
+/// How long a session waits for a reference that has a writer.
+///
+/// A client that closes one stream and opens the next gets no answer to the first: we may hear of the new one sooner. Go's
+/// clients do so on every resume. Longer than a busy machine takes to notice, shorter
+/// than anybody who waits for the answer `Unavailable` minds.
+const LEAVING: Duration = Duration::from_millis(100);
+
+/// Between two looks whether it has left.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Runs a session to its end; errors go to the client.
 pub(super) async fn session(
@@ -44,7 +56,7 @@ async fn converse(
         return Err(invalid("the first message must have a reference"));
     }
     let (reference, expected) = (message.r#ref.clone(), expected(&message)?);
-    let mut writer = blocking(move || Writer::open(space, &reference, expected)).await?;
+    let mut writer = open(space, reference, expected).await?;
     loop {
         let (rest, answer) = blocking(move || writer.step(message)).await?;
         let Ok(()) = answers.send(Ok(answer)).await else { return Ok(()) };
@@ -53,6 +65,20 @@ async fn converse(
         match next(&mut messages, stop).await? {
             Some(more) => message = more,
             None => return Ok(()),
+        }
+    }
+}
+
+/// Opens the ingest, waiting a moment for a writer that is just leaving.
+async fn open(space: Space, reference: String, expected: Expected) -> Result<Writer, Status> {
+    let deadline = Instant::now() + LEAVING;
+    loop {
+        let (space, reference) = (space.clone(), reference.clone());
+        match blocking(move || Writer::open(space, &reference, expected)).await {
+            Err(busy) if busy.code() == Code::Unavailable && Instant::now() < deadline => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            outcome => return outcome,
         }
     }
 }

@@ -8,6 +8,8 @@ use runtime_api::grpc::health::v1::HealthCheckRequest;
 use runtime_api::grpc::health::v1::health_check_response::ServingStatus;
 use runtime_api::grpc::health::v1::health_client::HealthClient;
 use runtime_daemon::{DaemonConfig, serve_until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 
 use crate::fixture::{Daemon, client, config};
 
@@ -41,6 +43,41 @@ async fn vuln_d2_directories_that_were_open_to_others_are_closed() {
     assert_eq!(mode(&daemon.config().root), 0o700);
     assert_eq!(mode(&daemon.config().state), 0o700);
     assert_eq!(mode(&daemon.address()), 0o600);
+}
+
+/// One HTTP/2 frame (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vuln_d6_a_flood_of_reset_streams_ends_its_own_connection_and_no_other() {
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const END_HEADERS: u8 = 4;
+    /// `:method POST`, `:scheme http`, `:path /` by their numbers in HPACK's static table (RFC 7541, appendix A).
+    const POST: [u8; 3] = [0x83, 0x86, 0x84];
+    const CANCEL: [u8; 4] = [0, 0, 0, 8];
+    let daemon = Daemon::start().await;
+    let mut attacker = UnixStream::connect(daemon.address()).await.unwrap();
+    attacker.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    attacker.write_all(&frame(SETTINGS, 0, 0, b"")).await.unwrap();
+    let mut flood = Vec::new();
+    for stream in (1..40_001).step_by(2) {
+        flood.extend(frame(HEADERS, END_HEADERS, stream, &POST));
+        flood.extend(frame(RST_STREAM, 0, stream, &CANCEL));
+    }
+    let (mut answers, mut questions) = attacker.into_split();
+    let flooding = tokio::spawn(async move { questions.write_all(&flood).await });
+    let mut heard = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(10), answers.read_to_end(&mut heard)).await;
+    assert!(ended.is_ok(), "the daemon still listens to the flood");
+    // Whether all of it could be written depends on when the daemon had enough.
+    let _ = flooding.await.unwrap();
+    let mut introspection = client!(daemon, IntrospectionClient<_>);
+    introspection.server(()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
