@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use storage_model::{Digest, Labels};
 
 use crate::collect::Node;
+use crate::error::IoContext as _;
 use crate::label::LabelChange;
 use crate::lease::Resource;
 use crate::metadata::record::nanos;
@@ -164,13 +165,24 @@ impl Space {
     /// Opens the bytes of a blob for reading. They stay readable while the file is open, whatever is deleted.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if the namespace does not have it; [`StoreError::Io`] if its file cannot be opened.
+    /// [`StoreError::NotFound`] if the namespace does not have it; [`StoreError::Lost`] if its file is not as it was
+    /// written: whoever ingests it next gets to fetch it again. [`StoreError::Io`] if its file cannot be opened.
     pub fn open_blob(&self, digest: &Digest) -> Result<File, StoreError> {
-        if !self.store.0.metadata.contains(Table::Blobs, &key::blob(&self.namespace, digest))? {
-            return Err(StoreError::not_found(Subject::Blob, digest));
-        }
+        let size = self.blob(digest)?.size;
         let path = self.store.blob_path(digest);
-        File::open(&path).map_err(|error| StoreError::io("open", &path, error))
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.blob(digest)?; // deleted meanwhile?
+                return Err(StoreError::Lost { digest: *digest });
+            }
+            Err(error) => return Err(StoreError::io("open", &path, error)),
+        };
+        if file.metadata().doing("inspect", &path)?.len() == size {
+            Ok(file)
+        } else {
+            Err(StoreError::Lost { digest: *digest })
+        }
     }
 
     /// Changes the labels of a blob in this namespace.
@@ -197,7 +209,7 @@ impl Space {
     /// [`StoreError::NotFound`] if the namespace does not have it.
     pub fn delete_blob(&self, digest: &Digest) -> Result<(), StoreError> {
         let blob_key = key::blob(&self.namespace, digest);
-        let freed = self.change([], |transaction| {
+        let freed = self.delete(|transaction| {
             if transaction.lock::<BlobRecord>(&blob_key)?.is_none() {
                 return Err(StoreError::not_found(Subject::Blob, digest));
             }
@@ -213,6 +225,21 @@ impl Space {
 }
 
 impl Store {
+    /// Drops the records of a blob whose file is not as it was written, in all namespaces, and what is left of the file.
+    /// The caller holds the digest's lock.
+    pub(crate) fn quarantine(&self, digest: &Digest) -> Result<(), StoreError> {
+        let namespaces = self.namespaces()?;
+        let _open = self.0.gate.enter([]);
+        self.0.metadata.transact_deletion(|transaction| {
+            for namespace in &namespaces {
+                transaction.delete(Table::Blobs, &key::blob(&namespace.name, digest))?;
+            }
+            transaction.delete(Table::Content, digest.as_bytes())
+        })?;
+        tracing::warn!(%digest, "the file of a blob was lost or damaged: its records are dropped");
+        self.0.trash.discard(&self.blob_path(digest))
+    }
+
     /// Takes away the file of a blob that has no record any more, unless it got one since.
     pub(crate) fn discard_content(&self, digest: &Digest) -> Result<(), StoreError> {
         let _here = self.0.digests.lock(std::iter::once(digest));

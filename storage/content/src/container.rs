@@ -120,7 +120,7 @@ impl Space {
     /// [`StoreError::NotFound`] if there is none of that identifier.
     pub fn delete_container(&self, id: &Identifier) -> Result<(), StoreError> {
         let container_key = key::key(&self.namespace, &[id.as_str()]);
-        self.change([], |transaction| {
+        self.delete(|transaction| {
             let record: Option<ContainerRecord> = transaction.lock(&container_key)?;
             record.ok_or_else(|| StoreError::not_found(Subject::Container, id))?;
             transaction.delete(Table::Containers, &container_key)

@@ -130,6 +130,12 @@ pub enum StoreError {
         /// Digest of the bytes received.
         actual: Digest,
     },
+    /// The file of a blob is gone, or no longer of its size.
+    #[error("the file of blob {digest} was lost or damaged: fetch it again")]
+    Lost {
+        /// The blob.
+        digest: Digest,
+    },
     /// Another number of bytes arrived than was announced.
     #[error("ingest {reference:?} has {actual} bytes but {expected} were announced")]
     SizeMismatch {
@@ -368,7 +374,7 @@ impl StoreError {
                 }
                 _ => ErrorKind::Internal,
             },
-            Self::Sync { .. } | Self::Record { .. } => ErrorKind::DataLoss,
+            Self::Sync { .. } | Self::Record { .. } | Self::Lost { .. } => ErrorKind::DataLoss,
             Self::Metadata { source, .. } => match source.kind() {
                 rocksdb::ErrorKind::Corruption => ErrorKind::DataLoss,
                 rocksdb::ErrorKind::Busy | rocksdb::ErrorKind::TimedOut | rocksdb::ErrorKind::TryAgain => {

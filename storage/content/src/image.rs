@@ -135,7 +135,7 @@ impl Space {
     pub fn delete_image_if(&self, name: &str, target: Option<&Digest>) -> Result<(), StoreError> {
         check_name(Subject::Image, name)?;
         let image_key = key::key(&self.namespace, &[name]);
-        self.change([], |transaction| {
+        self.delete(|transaction| {
             let image: Option<ImageRecord> = transaction.lock(&image_key)?;
             let image = image.filter(|image| target.is_none_or(|target| image.target.digest == *target));
             image.ok_or_else(|| StoreError::not_found(Subject::Image, name))?;

@@ -24,6 +24,7 @@ use crate::collect::Node;
 use crate::error::IoContext as _;
 use crate::layout::Layout;
 use crate::lease::Resource;
+use crate::metadata::Table;
 use crate::metadata::key::{self, check_name};
 use crate::metadata::record::nanos;
 use crate::space::Space;
@@ -162,10 +163,18 @@ impl Space {
     fn adopt_blob(&self, digest: &Digest) -> Result<bool, StoreError> {
         let inner = &self.store.0;
         let blob_key = key::blob(&self.namespace, digest);
-        if inner.metadata.get::<ContentRecord>(digest.as_bytes())?.is_none() {
+        if !inner.metadata.contains(Table::Content, digest.as_bytes())? {
             return Ok(false);
         }
         let _here = inner.digests.lock(std::iter::once(digest));
+        let Some(content) = inner.metadata.get::<ContentRecord>(digest.as_bytes())? else {
+            return Ok(false);
+        };
+        let found_bytes = self.store.blob_path(digest).metadata().map(|facts| facts.len());
+        if !found_bytes.is_ok_and(|bytes| bytes == content.size) {
+            self.store.quarantine(digest)?;
+            return Ok(false);
+        }
         self.change([Node::blob(&self.namespace, digest)], |transaction| {
             let Some(content) = transaction.lock::<ContentRecord>(digest.as_bytes())? else {
                 return Ok(false);
@@ -234,7 +243,7 @@ impl Space {
     fn forget_ingest(&self, reference: &str, directory: &Path) -> Result<(), StoreError> {
         self.store.discard(directory)?;
         if self.lease.is_some() {
-            self.change([], |transaction| self.leave_lease(transaction, &Resource::ingest(reference)))?;
+            self.delete(|transaction| self.leave_lease(transaction, &Resource::ingest(reference)))?;
         }
         Ok(())
     }

@@ -19,8 +19,18 @@ const DIRECTORIES: [&str; 6] = ["blobs", "blobs/sha256", "ingests", "metadata", 
 
 /// What may lie in a root that is no store yet: an interrupted creation, the log of the daemon that is about to open it,
 /// and what a fresh file system brings.
-const NOT_FOREIGN: [&str; 9] =
-    ["blobs", "ingests", "metadata", "snapshots", "trash", "lock", "VERSION.new", "daemon.log", "lost+found"];
+const NOT_FOREIGN: [&str; 10] = [
+    "blobs",
+    "ingests",
+    "metadata",
+    "snapshots",
+    "trash",
+    "lock",
+    "reserve",
+    "VERSION.new",
+    "daemon.log",
+    "lost+found",
+];
 
 /// The paths of a store.
 #[derive(Debug, Clone)]
@@ -70,8 +80,13 @@ impl Layout {
 
 /// Makes `root` if it is absent, checks that it is ours, and closes it to others.
 pub(crate) fn prepare_root(root: &Path) -> Result<PathBuf, StoreError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(root).doing("create", root)?;
-    let root = root.canonicalize().doing("find", root)?;
+    let root = std::path::absolute(root).doing("find", root)?;
+    let made: Vec<&Path> = root.ancestors().take_while(|path| !path.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(&root).doing("create", &root)?;
+    for parent in made.iter().filter_map(|path| path.parent()) {
+        sync_directory(&parent.canonicalize().doing("find", parent)?).doing("sync", parent)?;
+    }
+    let root = root.canonicalize().doing("find", &root)?;
     let facts = root.metadata().doing("inspect", &root)?;
     let user = effective_user();
     if facts.uid() != user {

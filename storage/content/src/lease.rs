@@ -239,7 +239,7 @@ impl Space {
     /// [`StoreError::NotFound`] if there is none of that name.
     pub fn delete_lease(&self, id: &LeaseId) -> Result<(), StoreError> {
         let lease_key = key::key(&self.namespace, &[id.as_str()]);
-        self.change([], |transaction| {
+        self.delete(|transaction| {
             // Held against others: nobody adds a resource between the listing and the deletion.
             if transaction.lock::<LeaseRecord>(&lease_key)?.is_none() {
                 return Err(StoreError::not_found(Subject::Lease, id));
@@ -276,7 +276,7 @@ impl Space {
     /// [`StoreError::NotFound`] if there is no such lease.
     pub fn delete_resource(&self, id: &LeaseId, resource: &Resource) -> Result<(), StoreError> {
         let lease_key = key::key(&self.namespace, &[id.as_str()]);
-        self.change([], |transaction| {
+        self.delete(|transaction| {
             if transaction.share::<LeaseRecord>(&lease_key)?.is_none() {
                 return Err(StoreError::not_found(Subject::Lease, id));
             }

@@ -125,7 +125,7 @@ impl Store {
             return Err(StoreError::NamespaceNotEmpty { namespace: name.to_string(), left });
         }
         let prefix = key::namespace_prefix(name);
-        self.0.metadata.transact(|transaction| {
+        self.0.metadata.transact_deletion(|transaction| {
             transaction.delete_below(Table::LeaseResources, &prefix)?;
             transaction.delete_below(Table::Leases, &prefix)?;
             transaction.delete(Table::Namespaces, &key::key(name, &[]))

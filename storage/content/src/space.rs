@@ -69,6 +69,16 @@ impl Space {
         Ok(value)
     }
 
+    /// Runs a transaction that only deletes in this namespace. It goes through on a full disk too.
+    pub(crate) fn delete<T>(
+        &self,
+        body: impl FnMut(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let inner = &self.store.0;
+        let _open = inner.gate.enter([]);
+        inner.metadata.transact_deletion(body)
+    }
+
     /// Adds `resource` to the lease of this view, if it has one.
     pub(crate) fn join_lease(
         &self,

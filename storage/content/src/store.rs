@@ -144,6 +144,11 @@ impl Store {
         Ok(())
     }
 
+    /// Unlinks what was discarded; it is gone from the disk when this returns, but for what the kernel refuses.
+    pub fn empty_trash(&self) {
+        self.0.trash.empty();
+    }
+
     /// Numbers of the snapshots of `snapshotter` over all namespaces. A directory whose number is not among them, and
     /// was not made since, belongs to nobody.
     ///

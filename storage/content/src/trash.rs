@@ -58,9 +58,8 @@ impl Trash {
         let Ok(entries) = self.0.directory.read_dir() else { return };
         for entry in entries.flatten() {
             let path = entry.path();
-            let tree = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let outcome = if tree { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-            if let Err(error) = outcome
+            // Of any depth: a foreign layer's tree may be deeper than the standard library's removal can go.
+            if let Err(error) = storage_sys::tree::remove_all(&path)
                 && error.kind() != ErrorKind::NotFound
             {
                 tracing::warn!(path = %path.display(), %error, "cannot delete from the trash; it is tried again later");

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
 
 /// Makes the names in `directory` durable: what was created, renamed into or removed from it before the call.
 ///
@@ -48,13 +48,22 @@ pub fn effective_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Bytes of the file system of `path` that this user may still take.
+/// Bytes of the file system of `path` that this user may still take. Root may take what is reserved for it.
 ///
 /// # Errors
 /// Why the file system could not be asked.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let answer = rustix::fs::statvfs(path)?;
-    Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
+    let blocks = if effective_user() == 0 { answer.f_bfree } else { answer.f_bavail };
+    Ok(blocks.saturating_mul(answer.f_frsize))
+}
+
+/// Makes `file` take `bytes` on disk, without writing them.
+///
+/// # Errors
+/// `ENOSPC` if there is no room, `EOPNOTSUPP` if the file system cannot.
+pub fn preallocate(file: impl AsFd, bytes: u64) -> io::Result<()> {
+    Ok(rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes)?)
 }
 
 #[cfg(test)]
@@ -79,5 +88,14 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         sync_file_system(open_directory(root.path()).unwrap()).unwrap();
         assert!(free_bytes(root.path()).unwrap() > 0);
+    }
+
+    #[test]
+    fn what_is_preallocated_takes_room() {
+        use std::os::unix::fs::MetadataExt as _;
+        let root = tempfile::tempdir().unwrap();
+        let file = File::create(root.path().join("reserve")).unwrap();
+        preallocate(&file, 1 << 20).unwrap();
+        assert!(file.metadata().unwrap().blocks() * 512 >= 1 << 20);
     }
 }

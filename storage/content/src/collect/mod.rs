@@ -73,7 +73,8 @@ impl Store {
     /// Removes what nothing keeps. `removed` is called with each removed snapshot, children before their parents, after its
     /// record is gone for good: its directory is the callee's to remove.
     ///
-    /// One collection runs at a time; a second waits. When it returns, the files are unlinked.
+    /// One collection runs at a time; a second waits, so `removed` must not begin one. When it returns, the files are
+    /// unlinked.
     ///
     /// # Errors
     /// [`StoreError::Record`] if a record cannot be read: nothing was removed, since what it kept is unknown.
@@ -88,13 +89,14 @@ impl Store {
         let outcome = self.mark_and_sweep(now);
         self.0.gate.touched_since();
         let mut swept = outcome?;
-        for (digest, _) in &swept.freed {
-            self.discard_content(digest)?;
-        }
-        swept.collected.freed_bytes += swept.freed.iter().map(|(_, size)| size).sum::<u64>();
         children_first(&mut swept.snapshots);
         swept.snapshots.into_iter().for_each(removed);
+        for (digest, size) in &swept.freed {
+            self.discard_content(digest)?;
+            swept.collected.freed_bytes += size;
+        }
         self.0.trash.empty();
+        self.0.metadata.keep_room();
         tracing::debug!(collected = ?swept.collected, "collection done");
         Ok(swept.collected)
     }
@@ -112,7 +114,7 @@ impl Store {
         let touched = self.0.gate.touched_since();
         marks.mark(touched, |node| facts_now(&self.0.metadata, node, now), &picture.kept_by)?;
         let garbage: Vec<&Node> = picture.removable.iter().filter(|node| !marks.keeps(node)).collect();
-        let mut swept = self.0.metadata.transact(|transaction| self.sweep(transaction, &garbage))?;
+        let mut swept = self.0.metadata.transact_deletion(|transaction| self.sweep(transaction, &garbage))?;
         let dead: HashSet<&Node> = garbage.into_iter().collect();
         for found in &ingests {
             let node = Node::ingest(&found.namespace, &found.info.reference);

@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, Direction, IteratorMode, Options, ReadOptions, SingleThreaded,
-    TransactionDB, TransactionDBOptions, TransactionOptions, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, Direction, IteratorMode, Options,
+    ReadOptions, SingleThreaded, TransactionDB, TransactionDBOptions, TransactionOptions, WriteOptions,
 };
 
 use super::{Record, Table, key, record};
@@ -28,7 +28,9 @@ const ROW_WAIT_MS: i64 = 10_000;
 
 impl Database {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let families = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), family_options()));
+        let cache = Cache::new_lru_cache(CACHE_BYTES);
+        let families =
+            Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), family_options(&cache)));
         let options = TransactionDBOptions::default();
         let db = TransactionDB::open_cf_descriptors(&database_options(), &options, path, families)
             .map_err(|source| failed("open", path, source))?;
@@ -168,7 +170,13 @@ fn failed(action: &'static str, path: &Path, source: rocksdb::Error) -> StoreErr
     StoreError::Metadata { action, source }
 }
 
-/// Options of the whole store. The write-ahead log is kept short because it is replayed at start.
+/// Longest write-ahead log, in bytes. It is replayed at start and must fit into the reserve when the disk is full.
+const LOG_BYTES_MAX: u64 = 8 << 20;
+
+/// Memory for blocks of tables, in bytes, shared by all of them: 100,000 records and their keys fit.
+const CACHE_BYTES: usize = 32 << 20;
+
+/// Options of the whole store.
 fn database_options() -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
@@ -176,14 +184,18 @@ fn database_options() -> Options {
     options.set_max_open_files(256);
     options.set_keep_log_file_num(2);
     options.set_log_level(rocksdb::LogLevel::Warn);
-    options.set_max_total_wal_size(32 << 20);
+    options.set_max_total_wal_size(LOG_BYTES_MAX);
     options.set_max_background_jobs(2);
     options
 }
 
-/// Options of one table.
-fn family_options() -> Options {
+/// Options of one table. The filter (10 bits a key, 1 % wrong) spares look-ups of what is not there, which `create` does.
+fn family_options(cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_bloom_filter(10.0, false);
     let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(4 << 20);
     options
 }

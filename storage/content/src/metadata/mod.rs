@@ -3,13 +3,15 @@
 //! RocksDB behind a small face (`database`): the rest of the crate sees tables, keys and records.
 //!
 //! A full disk must not outlive itself. RocksDB takes no more writes after one that found the disk full, even when there is
-//! room again; so the first change after that opens it anew. Reading goes on all the while.
+//! room again; so the first change after that opens it anew. Reading goes on all the while. Deletions go through even then,
+//! by room that was kept for them (`reserve`).
 //!
 //! Not here: what the records mean.
 
 mod database;
 pub(crate) mod key;
 pub(crate) mod record;
+mod reserve;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,7 @@ use crate::error::IoContext as _;
 use database::Database;
 pub(crate) use database::Transaction;
 pub(crate) use record::Record;
+use reserve::Reserve;
 
 /// One kind of record: a column family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +85,7 @@ impl Table {
 /// The metadata store.
 pub(crate) struct Metadata {
     path: PathBuf,
+    reserve: Reserve,
     state: RwLock<State>,
 }
 
@@ -102,7 +106,14 @@ impl Metadata {
     /// Opens the store at `path`, creating it if it is absent.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let database = Some(Arc::new(Database::open(path)?));
-        Ok(Self { path: path.to_path_buf(), state: RwLock::new(State { database, full: false }) })
+        let reserve = Reserve(path.with_file_name("reserve"));
+        reserve.take();
+        Ok(Self { path: path.to_path_buf(), reserve, state: RwLock::new(State { database, full: false }) })
+    }
+
+    /// Keeps room for deletions again, if there is some.
+    pub(crate) fn keep_room(&self) {
+        self.reserve.take();
     }
 
     /// The record under `key`, as of now.
@@ -155,6 +166,17 @@ impl Metadata {
                 }
                 other => return other,
             }
+        }
+    }
+
+    /// Like [`Metadata::transact`], for a `body` that only deletes: on a full disk it takes the room that was kept for it.
+    pub(crate) fn transact_deletion<T>(
+        &self,
+        mut body: impl FnMut(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match self.transact(&mut body) {
+            Err(StoreError::Full { .. }) if self.reserve.give_up() => self.transact(body),
+            other => other,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use storage_content::{ErrorKind, Expected, NewSnapshot, Store, StoreError};
+use storage_content::{ErrorKind, Expected, ImageRecord, NewSnapshot, Space, Store, StoreError};
 use storage_model::{Digest, Labels};
 
 /// A small file system in memory, unmounted when dropped. Nothing if this user may not mount.
@@ -52,18 +52,9 @@ fn a_full_disk_is_named_and_what_was_written_before_stays_and_goes_on_when_there
     assert!(error.to_string().contains("free some space"), "{error}");
     let kept = ingest.offset();
     assert_eq!(kept % 100_000, 0, "nothing of the refused write counts");
-    // Metadata is refused too, and says so in the same way.
-    let table = space.snapshots("overlayfs");
-    let mut refused = None;
-    for at in 0..20_000 {
-        let labels = [("l".to_owned(), "x".repeat(4000))].into();
-        if let Err(error) = table.insert(NewSnapshot::Active, &format!("k{at}"), None, labels) {
-            refused = Some(error);
-            break;
-        }
-    }
-    let refused = refused.expect("a full disk takes no metadata");
+    let refused = fill_metadata(&space);
     assert_eq!(refused.kind(), ErrorKind::ResourceExhausted, "{refused:?}");
+    let table = space.snapshots("overlayfs");
     // Room again.
     ingest.truncate(1_000_000).unwrap();
     table.insert(NewSnapshot::Active, "after", None, Labels::new()).unwrap();
@@ -73,4 +64,38 @@ fn a_full_disk_is_named_and_what_was_written_before_stays_and_goes_on_when_there
     let store = Store::open(disk.path()).unwrap();
     assert!(store.recovery().is_clean(), "{:?}", store.recovery());
     store.space(&"default".parse().unwrap()).blob(&digest).unwrap();
+}
+
+/// Makes snapshots until the disk is full, and answers with the error.
+fn fill_metadata(space: &Space) -> StoreError {
+    let table = space.snapshots("overlayfs");
+    (0..40_000)
+        .find_map(|at| {
+            let labels = [("l".to_owned(), "x".repeat(4000))].into();
+            table.insert(NewSnapshot::Active, &format!("k{at}"), None, labels).err()
+        })
+        .expect("a full disk takes no metadata")
+}
+
+#[test]
+fn what_takes_the_room_can_be_deleted_on_a_disk_that_is_full_to_the_last_block() {
+    let Some(disk) = Small::mount(96 << 20) else {
+        eprintln!("not run: this user may not mount");
+        return;
+    };
+    let store = Store::open(disk.path()).unwrap();
+    let space = store.space(&"default".parse().unwrap());
+    let digest = crate::support::put(&space, &vec![1; 8 << 20]);
+    let image = ImageRecord::new("large", crate::support::descriptor(digest), Labels::new());
+    space.create_image(image).unwrap();
+    let mut ingest = space.ingest("ref", Expected::default()).unwrap();
+    for size in [1 << 20, 1 << 12, 1] {
+        while ingest.write(&vec![7; size]).is_ok() {}
+    }
+    assert_eq!(fill_metadata(&space).kind(), ErrorKind::ResourceExhausted);
+    space.image("large").unwrap();
+    space.delete_image("large").unwrap();
+    let collected = store.collect(&mut |_| ()).unwrap();
+    assert!(collected.freed_bytes >= 8 << 20, "{collected:?}");
+    space.snapshots("overlayfs").insert(NewSnapshot::Active, "after", None, Labels::new()).unwrap();
 }

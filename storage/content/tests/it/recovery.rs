@@ -97,3 +97,23 @@ fn an_ingest_directory_that_says_it_is_another_one_is_dropped() {
     });
     assert_eq!(fixture.store.recovery().discarded_ingests, 1);
 }
+
+#[test]
+fn a_blob_that_is_lost_while_the_store_is_open_is_said_to_be_and_can_be_fetched_again() {
+    let fixture = Fixture::new();
+    let space = fixture.space();
+    let digest = put(&space, b"here today");
+    for damage in [None, Some(&b"gone"[..])] {
+        let file = fixture.blob_file(&digest);
+        match damage {
+            None => std::fs::remove_file(&file).unwrap(),
+            Some(bytes) => std::fs::write(&file, bytes).unwrap(),
+        }
+        assert_eq!(space.open_blob(&digest).unwrap_err().kind(), ErrorKind::DataLoss);
+        let mut ingest = space.ingest("again", Expected::exactly(digest, 10)).unwrap();
+        assert_eq!(ingest.offset(), 0);
+        ingest.write(b"here today").unwrap();
+        ingest.commit(Expected::default(), Labels::new()).unwrap();
+        space.open_blob(&digest).unwrap();
+    }
+}
