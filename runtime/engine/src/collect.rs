@@ -5,7 +5,7 @@ use storage_content::Collected;
 use crate::{Engine, EngineError};
 
 impl Engine {
-    /// Makes one collection: metadata first, then directories and files.
+    /// Makes one collection: metadata first, then directories and files; what it removed is unlinked when it returns.
     ///
     /// # Errors
     /// [`EngineError::Store`] if the metadata cannot be read or written; what is reachable is never touched.
@@ -14,6 +14,7 @@ impl Engine {
             tracing::debug!(?removed, "collected a snapshot");
         })?;
         self.overlay().cleanup()?;
+        self.store().empty_trash();
         Ok(collected)
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use runtime_container::runtime::OciRuntime;
@@ -91,11 +91,17 @@ const REMOVE_AT_EXIT: &str = "windlass.io/remove-at-exit";
 #[derive(Clone, Default)]
 pub(crate) struct Watches {
     running: Arc<Mutex<HashSet<(Namespace, Identifier)>>>,
+    removal: Arc<Mutex<()>>,
 }
 
 impl Watches {
     fn begin(&self, key: &(Namespace, Identifier)) -> bool {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone())
+    }
+
+    /// Held while a container is taken away.
+    fn removing(&self) -> MutexGuard<'_, ()> {
+        self.removal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn end(&self, key: &(Namespace, Identifier)) {
@@ -276,12 +282,19 @@ impl Engine {
     }
 
     fn take_away(&self, namespace: &Namespace, record: &ContainerRecord) -> Result<(), EngineError> {
+        // The client that asked and the watch that saw the end may both be here: one does it, the other finds it done.
+        let _one = self.watches().removing();
         let space = self.space(namespace);
         let bundle = self.bundle(namespace, record.id.as_str());
-        if bundle.exists() {
+        let failed = EngineError::shim(record.id.as_str());
+        match Client::connect(&runtime_shim::socket_path(&bundle)) {
+            // It has told how the process ended, and is unmounting.
+            Ok(client) => client.wait_gone().map_err(|error| failed(error.into()))?,
             // A shim that was killed could not remove the runtime's state itself.
-            let recovered = runtime_shim::recover(&bundle);
-            recovered.map_err(|error| EngineError::shim(record.id.as_str())(error.into()))?;
+            Err(_) if bundle.exists() && exited(&bundle).is_none() => {
+                runtime_shim::recover(&bundle).map_err(|error| failed(error.into()))?;
+            }
+            Err(_) => {}
         }
         ignore_missing(space.delete_container(&record.id).map_err(EngineError::from))?;
         let snapshotter = self.snapshotter(&record.snapshotter, space)?;

@@ -8,6 +8,7 @@ use storage_layer::{LayerError, Unpacked};
 use storage_model::Labels;
 use storage_sys::tree::EntryPath;
 
+use super::workers::Working;
 use crate::EngineError;
 
 /// An active snapshot that holds one unpacked layer. Dropped without [`commit`](Self::commit), it is removed.
@@ -17,13 +18,26 @@ pub(crate) struct Extraction {
     path: PathBuf,
     usage: Option<Usage>,
     implied: Vec<EntryPath>,
+    /// The pull is not over before this snapshot is committed or removed.
+    working: Option<Working>,
 }
 
 impl Extraction {
     /// Makes an empty snapshot to unpack into. It has no parent: layers unpack side by side and are stacked at commit.
-    pub(crate) fn prepare(snapshotter: Arc<dyn Snapshotter>, key: ActiveKey) -> Result<Self, EngineError> {
+    pub(crate) fn prepare(
+        snapshotter: Arc<dyn Snapshotter>,
+        key: ActiveKey,
+        working: Working,
+    ) -> Result<Self, EngineError> {
         snapshotter.prepare(&key, None, &Labels::new())?;
-        Ok(Self { snapshotter, key: Some(key), path: PathBuf::new(), usage: None, implied: Vec::new() })
+        Ok(Self {
+            snapshotter,
+            key: Some(key),
+            path: PathBuf::new(),
+            usage: None,
+            implied: Vec::new(),
+            working: Some(working),
+        })
     }
 
     /// Key of the active snapshot.
@@ -69,9 +83,10 @@ impl Extraction {
 impl Drop for Extraction {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            let snapshotter = self.snapshotter.clone();
+            let (snapshotter, working) = (self.snapshotter.clone(), self.working.take());
             // Deleting a tree takes a while and this may be a thread that must not wait.
             std::thread::spawn(move || {
+                let _working = working;
                 if let Err(error) = snapshotter.remove(key.as_str()) {
                     tracing::warn!(%error, %key, "an unfinished layer stays until the next collection");
                 }

@@ -20,6 +20,7 @@ use super::blocking;
 use super::extraction::Extraction;
 use super::feed::{self, NETWORK_PIECES_MAX};
 use super::progress::{Clock, LayerState, Meter, Part};
+use super::workers::Workers;
 use crate::EngineError;
 
 /// All that is needed to bring one layer.
@@ -38,6 +39,7 @@ pub(crate) struct LayerJob {
     pub(crate) flight: Arc<tokio::sync::Mutex<()>>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) clock: Arc<Clock>,
+    pub(crate) workers: Workers,
 }
 
 /// Where the layer's bytes are.
@@ -189,8 +191,12 @@ impl LayerJob {
         let begun = Instant::now();
         let mut stream = self.client.blob(&self.reference, &self.descriptor, offset).await?;
         from.get_or_init(|| Place { host: stream.host().to_owned(), source: stream.source().to_owned() });
-        while let Some(bytes) = stream.next().await {
-            let bytes = bytes?;
+        loop {
+            let bytes = tokio::select! {
+                bytes = stream.next() => bytes,
+                () = self.workers.stopped() => None,
+            };
+            let Some(bytes) = bytes.transpose()? else { break };
             self.meter.received(bytes.len() as u64);
             if to_writer.send(bytes).await.is_err() {
                 break;
@@ -207,12 +213,13 @@ impl LayerJob {
     ) -> Result<(Extraction, Unpacked), EngineError> {
         let (snapshotter, digest) = (self.snapshotter.clone(), self.descriptor.digest);
         let (compression, meter, clock) = (self.compression, self.meter.clone(), self.clock.clone());
-        let reference = self.reference.to_string();
+        let (reference, working, source) =
+            (self.reference.to_string(), self.workers.begin(), self.workers.stoppable(source));
         static TRY: AtomicU64 = AtomicU64::new(0);
         let key = format!("extract-{}-{} {}", self.pull, TRY.fetch_add(1, Ordering::Relaxed), self.chain)
             .parse()?;
         blocking(move || {
-            let mut extraction = Extraction::prepare(snapshotter.clone(), key)?;
+            let mut extraction = Extraction::prepare(snapshotter.clone(), key, working)?;
             let target = snapshotter.layer_target(extraction.key())?;
             let options = UnpackOptions { whiteouts: target.whiteouts.into(), ..UnpackOptions::default() };
             let progress = |bytes| meter.unpacked(bytes);

@@ -14,8 +14,10 @@ mod claims;
 mod extraction;
 mod feed;
 mod layer;
+mod lease;
 mod progress;
 mod resolve;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,9 +25,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use snapshotters_contract::{CommittedName, Snapshotter};
-use storage_content::{
-    EPHEMERAL_LABEL, ErrorKind, Expected, ImageRecord, LabelChange, LeaseId, Resource, Space,
-};
+use storage_content::{ErrorKind, Expected, ImageRecord, LabelChange, Resource, Space};
 use storage_layer::LayerError;
 use storage_model::{ChainId, Descriptor, Digest, Labels, Namespace, ProtectionDomain, Reference, chain_ids};
 use storage_registry::{Client, Credentials, Notice};
@@ -35,9 +35,11 @@ use tokio::task::JoinSet;
 pub(crate) use claims::Claims;
 use extraction::Extraction;
 use layer::LayerJob;
+use lease::PullLease;
 use progress::{Clock, Meter, Part, Reporter};
 pub use progress::{LayerState, Parts, PullEvent};
 use resolve::Target;
+use workers::Workers;
 
 use crate::{Engine, EngineError};
 
@@ -103,37 +105,55 @@ impl Engine {
         events: Sender<PullEvent>,
     ) -> Result<Pulled, EngineError> {
         let begun = Instant::now();
-        let clock = Arc::new(Clock::default());
         let reference: Reference = request
             .reference
             .parse()
             .map_err(|source| EngineError::Reference { text: request.reference.clone(), source })?;
         let lease = PullLease::take(self, namespace).await?;
-        let client = self.client(&request, &events)?;
+        match self.pull_leased(&lease, reference, request, events).await {
+            Ok(mut pulled) => {
+                lease.release().await?;
+                pulled.seconds = begun.elapsed().as_secs_f64();
+                Ok(pulled)
+            }
+            Err(error) => {
+                lease.clean_up(&error).await;
+                Err(error)
+            }
+        }
+    }
 
+    async fn pull_leased(
+        &self,
+        lease: &PullLease,
+        reference: Reference,
+        request: PullRequest,
+        events: Sender<PullEvent>,
+    ) -> Result<Pulled, EngineError> {
+        let clock = Arc::new(Clock::default());
+        let client = self.client(&request, &events)?;
         let target =
             clock.span(Part::Resolve, resolve::target(&client, &reference, &request.platform)).await?;
         let pull = Pull {
             snapshotter: self.snapshotter(&request.snapshotter, lease.space.clone())?,
             reporter: Reporter::start(&reference, &target, events),
             engine: self.clone(),
-            namespace: namespace.clone(),
+            namespace: lease.space.namespace().clone(),
             space: lease.space.clone(),
             reference,
             target,
             client,
             clock: clock.clone(),
             lease: lease.name(),
+            workers: lease.workers.clone(),
         };
         let (name, digest, chain) = pull.bring().await?;
-        let fetched_bytes = pull.reporter.fetched_bytes() + pull.target.document_bytes();
-        lease.release().await?;
         Ok(Pulled {
             name,
             digest,
             chain,
-            fetched_bytes,
-            seconds: begun.elapsed().as_secs_f64(),
+            fetched_bytes: pull.reporter.fetched_bytes() + pull.target.document_bytes(),
+            seconds: 0.0,
             parts: clock.parts(),
         })
     }
@@ -173,6 +193,7 @@ struct Pull {
     clock: Arc<Clock>,
     /// The lease's id: names this pull.
     lease: String,
+    workers: Workers,
 }
 
 /// One layer's place in the stack.
@@ -263,17 +284,24 @@ impl Pull {
         let mut waiting = slots.into_iter();
         let mut running = JoinSet::new();
         let mut done = BTreeMap::new();
+        let mut failed = None;
         loop {
-            while running.len() < LAYERS_AT_ONCE
+            while failed.is_none()
+                && running.len() < LAYERS_AT_ONCE
                 && let Some(slot) = waiting.next()
             {
                 let job = self.job(&slot);
                 running.spawn(async move { (slot.index, job.run().await) });
             }
             match running.join_next().await {
-                None => return Ok(done),
-                Some(Ok((index, extraction))) => {
-                    done.insert(index, extraction?);
+                None => return failed.map_or(Ok(done), Err),
+                Some(Ok((index, Ok(extraction)))) => {
+                    done.insert(index, extraction);
+                }
+                Some(Ok((_, Err(error)))) => {
+                    // The others are told to stop and end with errors of their own; the first is the cause.
+                    self.workers.stop();
+                    failed.get_or_insert(error);
                 }
                 Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
             }
@@ -290,6 +318,7 @@ impl Pull {
             client: self.client.clone(),
             space: self.space.clone(),
             pull: self.lease.clone(),
+            workers: self.workers.clone(),
             snapshotter: self.snapshotter.clone(),
             flight: self.engine.claims().blob(&self.target.manifest.layers[slot.index].digest),
             meter: slot.meter.clone(),
@@ -406,54 +435,6 @@ fn store_small(
         // Another pull is writing the very same bytes; its record and ours would be equal.
         Err(error) if error.kind() == ErrorKind::Unavailable => Ok(()),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// The lease of one pull. Dropped without [`release`](Self::release), it is deleted and a collection is made.
-struct PullLease {
-    engine: Engine,
-    space: Space,
-    id: Option<LeaseId>,
-}
-
-impl PullLease {
-    async fn take(engine: &Engine, namespace: &Namespace) -> Result<Self, EngineError> {
-        let (engine, space) = (engine.clone(), engine.space(namespace));
-        blocking(move || {
-            let labels = Labels::from([(EPHEMERAL_LABEL.to_owned(), "pull".to_owned())]);
-            let lease = space.create_lease(None, labels)?;
-            Ok(Self { engine, space: space.leased(&lease.id), id: Some(lease.id) })
-        })
-        .await
-    }
-
-    fn name(&self) -> String {
-        self.id.as_ref().map(ToString::to_string).unwrap_or_default()
-    }
-
-    async fn release(mut self) -> Result<(), EngineError> {
-        let (space, id) = (self.space.clone(), self.id.take());
-        blocking(move || match id {
-            Some(id) => Ok(space.delete_lease(&id)?),
-            None => Ok(()),
-        })
-        .await
-    }
-}
-
-impl Drop for PullLease {
-    fn drop(&mut self) {
-        if let Some(id) = self.id.take() {
-            let (engine, space) = (self.engine.clone(), self.space.clone());
-            // Workers of a cancelled pull may still be ending: what they hold is leased to nobody once they are gone,
-            // and the next collection finds it.
-            std::thread::spawn(move || {
-                if let Err(error) = space.delete_lease(&id) {
-                    tracing::warn!(%error, lease = %id, "a cancelled pull's lease stays until the next start");
-                }
-                drop(engine);
-            });
-        }
     }
 }
 
