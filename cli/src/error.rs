@@ -91,6 +91,16 @@ pub(crate) enum CliError {
         /// What it could be.
         names: String,
     },
+    /// The image is here for several platforms, and the engine would run another than was asked for.
+    #[error("{name} is here for {here} too, which would run instead of {wanted}")]
+    OtherPlatform {
+        /// The image.
+        name: String,
+        /// What would run.
+        here: String,
+        /// What was asked for.
+        wanted: String,
+    },
     /// What was typed is no image name.
     #[error("{given:?} is not an image name")]
     Reference {

@@ -7,6 +7,7 @@
 
 mod bars;
 mod events;
+mod line;
 mod lines;
 
 use std::io::{self, IsTerminal};

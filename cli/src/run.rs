@@ -15,7 +15,7 @@ use storage_model::Platform;
 use crate::args::{Format, Global, PullPolicy, RunArgs};
 use crate::client::{Client, failed};
 use crate::error::CliError;
-use crate::image::{self, Details};
+use crate::image::{self, Details, Image};
 use crate::output;
 use crate::progress::Progress;
 use crate::pull;
@@ -47,7 +47,7 @@ async fn bring(client: &Client, args: &RunArgs) -> Result<String, CliError> {
     let typed = args.image();
     let here = image::find(client, typed).await?;
     let fits = match &here {
-        Some(image) => fits(client, image, args.registry.platform.as_ref()).await?,
+        Some(image) => other_platform(client, image, args).await?.is_none(),
         None => false,
     };
     let wanted = match args.pull {
@@ -56,7 +56,7 @@ async fn bring(client: &Client, args: &RunArgs) -> Result<String, CliError> {
         PullPolicy::Never => false,
     };
     match &here {
-        Some(image) if !wanted => return Ok(image.name.clone()),
+        Some(image) if !wanted => return is_asked_for(client, image, args).await,
         None if !wanted => return Err(image::not_found(client, typed)),
         _ => {}
     }
@@ -69,12 +69,28 @@ async fn bring(client: &Client, args: &RunArgs) -> Result<String, CliError> {
     if progress.wants_summary() {
         output::note(&crate::progress::summary(&done, here.is_none()));
     }
-    Ok(done.name)
+    is_asked_for(client, &image::get(client, &done.name).await?, args).await
 }
 
-/// Whether an image that is here is for the platform that is asked for, if one is.
-async fn fits(client: &Client, image: &image::Image, wanted: Option<&Platform>) -> Result<bool, CliError> {
-    let Some(wanted) = wanted else { return Ok(true) };
-    let details = Details::read(client, image).await?;
-    Ok(details.platform() == *wanted)
+/// The image's name, if what the engine would run of it is for the platform that was asked for.
+async fn is_asked_for(client: &Client, image: &Image, args: &RunArgs) -> Result<String, CliError> {
+    match (other_platform(client, image, args).await?, &args.registry.platform) {
+        (Some(here), Some(wanted)) => Err(CliError::OtherPlatform {
+            name: image.name.clone(),
+            here: here.to_string(),
+            wanted: wanted.to_string(),
+        }),
+        _ => Ok(image.name.clone()),
+    }
+}
+
+/// The platform the engine would run of an image, if that is not the one that is asked for.
+async fn other_platform(
+    client: &Client,
+    image: &Image,
+    args: &RunArgs,
+) -> Result<Option<Platform>, CliError> {
+    let Some(wanted) = &args.registry.platform else { return Ok(None) };
+    let here = Details::read(client, image).await?.platform();
+    Ok(Some(here).filter(|here| here != wanted))
 }

@@ -110,6 +110,7 @@ fn advice(error: &CliError) -> Option<&'static str> {
         CliError::NotFound { kind: "image", .. } => {
             Some("`windlass images ls` lists those that are here, `windlass pull` brings one in")
         }
+        CliError::OtherPlatform { .. } => Some("name the manifest of that platform: REPOSITORY@sha256:..."),
         CliError::NotFound { .. } => Some("`windlass containers ls` lists those there are"),
         CliError::Password { .. } => {
             Some("give it as --creds USER:PASSWORD, or pipe it in with --password-stdin")
@@ -138,9 +139,9 @@ fn of_code(what: &str, status: &Status) -> Option<&'static str> {
         Code::Unauthenticated | Code::PermissionDenied if pulls => {
             Some("log in with `docker login` (its config.json is read here), or give --creds USER")
         }
-        Code::NotFound if pulls => Some(
-            "check the spelling of the name and the tag; a private image also needs a login (--creds USER)",
-        ),
+        Code::NotFound if pulls && message.contains("not found") => {
+            Some("a private image needs a login as well: `docker login`, or --creds USER")
+        }
         Code::ResourceExhausted => Some("`windlass gc` frees what nothing uses; `df` shows what is full"),
         Code::Unavailable if is_transport(status) => {
             Some("again; if it stays away, its log is daemon.log in the root directory")
@@ -173,7 +174,7 @@ mod tests {
             (
                 "pull a",
                 Status::not_found("docker.io/library/a has no tag latest"),
-                "windlass: pull a: docker.io/library/a has no tag latest\ntry: check the spelling of the name and the tag; a private image also needs a login (--creds USER)\n",
+                "windlass: pull a: docker.io/library/a has no tag latest\n",
             ),
             ("remove image a", Status::not_found("no image a"), "windlass: remove image a: no image a\n"),
             (

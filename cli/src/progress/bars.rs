@@ -1,23 +1,23 @@
-//! A pull on a terminal: one line a layer, with a bar, bytes, rate and state.
+//! A pull on a terminal: one line a layer, redrawn in place.
 //!
 //! An image with more layers than the terminal has lines shows those that move, and drops those that are done; a total
 //! line below is always there. Drawing is limited by `indicatif` to 20 times a second.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use runtime_api::windlass::v1::pull_event::Event;
 use runtime_api::windlass::v1::{LayerProgress, LayerState, PullEvent, Resolved};
 
-use super::{events, short};
+use super::line::{self, Pace};
 use crate::output::{amount, colours, printable};
 
 /// Lines the total, the shell's prompt and a message need besides the layers'.
 const OTHER_LINES: usize = 4;
 
-/// Lines of a terminal that does not tell how many it has.
-const LINES_DEFAULT: usize = 24;
+/// Size of a terminal that does not tell it.
+const SIZE_DEFAULT: storage_sys::terminal::Size = storage_sys::terminal::Size { rows: 24, columns: 80 };
 
 /// The bars.
 pub(crate) struct Bars {
@@ -26,36 +26,29 @@ pub(crate) struct Bars {
     layers: HashMap<String, Layer>,
     order: Vec<String>,
     crowded: bool,
-    styles: Styles,
+    colours: bool,
 }
 
 struct Layer {
-    bar: Option<ProgressBar>,
+    line: Option<ProgressBar>,
     received_bytes: u64,
     size_bytes: u64,
+    over: bool,
+    /// When the first bytes of this pull were seen, and how many an earlier one had left.
+    first: Option<(Instant, u64)>,
 }
 
-struct Styles {
-    moving: ProgressStyle,
-    resting: ProgressStyle,
-    total: ProgressStyle,
-}
+impl Layer {
+    fn new(size_bytes: u64) -> Self {
+        Self { line: None, received_bytes: 0, size_bytes, over: false, first: None }
+    }
 
-impl Styles {
-    fn new(colours: bool) -> Self {
-        let bar = if colours { "{bar:28.cyan/blue}" } else { "{bar:28}" };
-        let style = |template: &str| {
-            ProgressStyle::with_template(template)
-                .expect("the templates below are well formed")
-                .progress_chars("=> ")
-        };
-        Self {
-            moving: style(&format!(
-                "{{prefix}}  [{bar}] {{binary_bytes:>10}} / {{binary_total_bytes:<10}} {{binary_bytes_per_sec:>12}}  {{msg}}"
-            )),
-            resting: style("{prefix}  {msg}"),
-            total: style("{spinner} {msg}"),
+    fn pace(&mut self, progress: &LayerProgress) -> Pace {
+        if progress.state() != LayerState::Downloading {
+            return Pace::default();
         }
+        let (since, before) = *self.first.get_or_insert((Instant::now(), progress.received_bytes));
+        Pace { bytes: progress.received_bytes.saturating_sub(before), elapsed: since.elapsed() }
     }
 }
 
@@ -63,11 +56,10 @@ impl Bars {
     /// A line that says that something happens; the layers come with the events.
     pub(crate) fn new() -> Self {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        let styles = Styles::new(colours());
-        let total = all.add(ProgressBar::new_spinner().with_style(styles.total.clone()));
+        let total = all.add(ProgressBar::new_spinner().with_style(style("{spinner} {wide_msg}")));
         total.set_message("resolving");
         total.enable_steady_tick(Duration::from_millis(100));
-        Self { all, total, layers: HashMap::new(), order: Vec::new(), crowded: false, styles }
+        Self { all, total, layers: HashMap::new(), order: Vec::new(), crowded: false, colours: colours() }
     }
 
     /// Shows an event.
@@ -84,51 +76,42 @@ impl Bars {
     }
 
     fn resolved(&mut self, resolved: &Resolved) {
-        let lines = console_lines().saturating_sub(OTHER_LINES);
-        self.crowded = resolved.layers.len() > lines;
+        self.crowded = resolved.layers.len() + OTHER_LINES > usize::from(terminal().rows);
         for layer in &resolved.layers {
             // A layer that is in the image twice is one layer here.
             if self.layers.contains_key(&layer.digest) {
                 continue;
             }
-            let bar = (!self.crowded).then(|| self.new_bar(&layer.digest, layer.size_bytes, "waiting"));
             self.order.push(layer.digest.clone());
-            self.layers
-                .insert(layer.digest.clone(), Layer { bar, received_bytes: 0, size_bytes: layer.size_bytes });
+            self.layers.insert(layer.digest.clone(), Layer::new(layer.size_bytes));
+            let waiting = LayerProgress {
+                digest: layer.digest.clone(),
+                state: LayerState::Waiting.into(),
+                total_bytes: layer.size_bytes,
+                ..LayerProgress::default()
+            };
+            self.layer(&waiting);
         }
-        self.show_total();
-    }
-
-    fn new_bar(&self, digest: &str, size_bytes: u64, message: &'static str) -> ProgressBar {
-        let bar = self.all.insert_before(&self.total, ProgressBar::new(size_bytes));
-        bar.set_style(self.styles.resting.clone());
-        bar.set_prefix(short(digest));
-        bar.set_message(message);
-        bar
     }
 
     fn layer(&mut self, progress: &LayerProgress) {
-        let state = progress.state();
-        let is_over = matches!(state, LayerState::Done | LayerState::Exists);
-        let missing = self.layers.get(&progress.digest).is_none_or(|layer| layer.bar.is_none());
-        if missing && !(self.crowded && (is_over || state == LayerState::Waiting)) {
-            let bar = self.new_bar(&progress.digest, progress.total_bytes, "waiting");
-            let entry = self.layers.entry(progress.digest.clone());
-            entry.or_insert(Layer { bar: None, received_bytes: 0, size_bytes: progress.total_bytes }).bar =
-                Some(bar);
-        }
-        if let Some(layer) = self.layers.get_mut(&progress.digest) {
-            layer.received_bytes = if is_over { layer.size_bytes } else { progress.received_bytes };
-            if let Some(bar) = &layer.bar {
-                show(bar, &self.styles, progress);
+        let over = matches!(progress.state(), LayerState::Done | LayerState::Exists);
+        let layer =
+            self.layers.entry(progress.digest.clone()).or_insert_with(|| Layer::new(progress.total_bytes));
+        layer.over = over;
+        layer.received_bytes = if over { layer.size_bytes } else { progress.received_bytes };
+        if self.crowded && (over || progress.state() == LayerState::Waiting) {
+            if let Some(line) = layer.line.take() {
+                line.finish_and_clear();
+                self.all.remove(&line);
             }
-            if is_over
-                && self.crowded
-                && let Some(bar) = layer.bar.take()
-            {
-                bar.finish_and_clear();
-                self.all.remove(&bar);
-            }
+        } else {
+            let pace = layer.pace(progress);
+            let text = line::layer(progress, pace, usize::from(terminal().columns), self.colours);
+            let line = layer.line.get_or_insert_with(|| {
+                self.all.insert_before(&self.total, ProgressBar::no_length().with_style(style("{wide_msg}")))
+            });
+            line.set_message(text);
         }
         self.show_total();
     }
@@ -136,49 +119,25 @@ impl Bars {
     fn show_total(&self) {
         let received: u64 = self.layers.values().map(|layer| layer.received_bytes).sum();
         let size: u64 = self.layers.values().map(|layer| layer.size_bytes).sum();
-        let over = self.layers.values().filter(|layer| layer.received_bytes >= layer.size_bytes).count();
-        self.total.set_message(format!(
-            "{} of {}, {over} of {} layers",
-            amount::size(received),
-            amount::size(size),
-            self.layers.len()
-        ));
+        let over = self.layers.values().filter(|layer| layer.over).count();
+        let (received, size) = (amount::size(received), amount::size(size));
+        self.total.set_message(format!("{received} of {size}, {over} of {} layers", self.layers.len()));
     }
 
     /// Takes the total line away and leaves the layers as they are.
     pub(super) fn finish(&mut self) {
+        for line in self.order.iter().filter_map(|digest| self.layers.get(digest)?.line.as_ref()) {
+            line.abandon();
+        }
         self.total.finish_and_clear();
-        for bar in self.order.iter().filter_map(|digest| self.layers.get(digest)?.bar.as_ref()) {
-            bar.abandon();
-        }
     }
 }
 
-fn show(bar: &ProgressBar, styles: &Styles, progress: &LayerProgress) {
-    let state = progress.state();
-    bar.set_length(progress.total_bytes);
-    match state {
-        LayerState::Downloading => {
-            bar.set_style(styles.moving.clone());
-            bar.set_position(progress.received_bytes);
-            bar.set_message(events::state(state));
-        }
-        LayerState::Unpacking => {
-            bar.set_style(styles.moving.clone());
-            bar.set_position(progress.received_bytes);
-            bar.set_message(format!("unpacking, {}", amount::size(progress.unpacked_bytes)));
-        }
-        LayerState::Done => rest(bar, styles, format!("done, {}", amount::size(progress.total_bytes))),
-        LayerState::Exists => rest(bar, styles, "here already".to_owned()),
-        LayerState::Waiting | LayerState::Unspecified => rest(bar, styles, "waiting".to_owned()),
-    }
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates in this file are well formed")
 }
 
-fn rest(bar: &ProgressBar, styles: &Styles, message: String) {
-    bar.set_style(styles.resting.clone());
-    bar.set_message(message);
-}
-
-fn console_lines() -> usize {
-    storage_sys::terminal::size(std::io::stderr()).map_or(LINES_DEFAULT, |size| usize::from(size.rows))
+fn terminal() -> storage_sys::terminal::Size {
+    let size = storage_sys::terminal::size(std::io::stderr());
+    size.ok().filter(|size| size.rows > 0 && size.columns > 0).unwrap_or(SIZE_DEFAULT)
 }

@@ -35,7 +35,8 @@ impl Lines {
             }
             Some(Event::Layer(layer)) => self.layer(layer, now),
             Some(Event::Message(message)) => vec![printable(&message.text)],
-            Some(Event::Done(_)) | None => Vec::new(),
+            Some(Event::Done(_)) => self.done(),
+            None => Vec::new(),
         }
     }
 
@@ -43,7 +44,9 @@ impl Lines {
         let state = layer.state();
         let before = self.layers.insert(layer.digest.clone(), (state, layer.received_bytes));
         let mut lines = Vec::new();
-        if before.map(|(state, _)| state) != Some(state) && state != LayerState::Waiting {
+        if matches!(state, LayerState::Waiting | LayerState::Exists) {
+            // Nothing moves: those that are here already are counted at the end.
+        } else if before.map(|(state, _)| state) != Some(state) {
             let size = amount::size(layer.total_bytes);
             lines.push(format!("{}: {} ({size})", short(&layer.digest), events::state(state)));
             self.last = Some(now);
@@ -54,16 +57,26 @@ impl Lines {
         }
         lines
     }
+
+    fn done(&self) -> Vec<String> {
+        match self.layers.values().filter(|(state, _)| *state == LayerState::Exists).count() {
+            0 => Vec::new(),
+            here => vec![format!("{} here already", counted(here))],
+        }
+    }
+}
+
+fn counted(count: usize) -> String {
+    format!("{count} layer{}", if count == 1 { "" } else { "s" })
 }
 
 fn resolved_line(resolved: &Resolved, total_bytes: u64) -> String {
-    let count = resolved.layers.len();
-    let layers = if count == 1 { "layer" } else { "layers" };
     format!(
-        "{} is {} for {}: {count} {layers}, {}",
+        "{} is {} for {}: {}, {}",
         printable(&resolved.reference),
         short(&resolved.digest),
         printable(&resolved.platform),
+        counted(resolved.layers.len()),
         amount::size(total_bytes)
     )
 }
@@ -71,7 +84,7 @@ fn resolved_line(resolved: &Resolved, total_bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runtime_api::windlass::v1::Layer;
+    use runtime_api::windlass::v1::{Done, Layer};
 
     fn layer(state: LayerState, received_bytes: u64) -> PullEvent {
         let digest = format!("sha256:{}", "ab".repeat(32));
@@ -103,9 +116,12 @@ mod tests {
             (6, LayerState::Downloading, 1024),
             (7, LayerState::Unpacking, 2048),
             (8, LayerState::Done, 2048),
+            (9, LayerState::Exists, 0),
         ] {
             shown.extend(lines.event(&layer(state, received), start + Duration::from_secs(seconds)));
         }
+        let done = PullEvent { event: Some(Event::Done(Done::default())) };
+        shown.extend(lines.event(&done, start + Duration::from_secs(10)));
         assert_eq!(
             shown,
             [
@@ -114,6 +130,7 @@ mod tests {
                 "1.0 KiB of 2.0 KiB received",
                 "abababababab: unpacking (2.0 KiB)",
                 "abababababab: done (2.0 KiB)",
+                "1 layer here already",
             ]
         );
     }

@@ -30,7 +30,7 @@ pub(super) async fn attach(client: &Client, started: &RunResponse, args: &RunArg
     let begun = Shim::connect(&socket).and_then(|shim| begin(shim, args.tty));
     let (shim, pid, mut terminal) = match begun {
         Ok(begun) => begun,
-        Err(error) => return not_begun(client, started, args.rm, error).await,
+        Err(error) => return not_begun(client, started, error).await,
     };
     let mut ended = wait(shim);
     if let Some(terminal) = &mut terminal {
@@ -49,6 +49,9 @@ pub(super) async fn attach(client: &Client, started: &RunResponse, args: &RunArg
     };
     if let Some(terminal) = terminal {
         terminal.drain();
+    }
+    if args.rm {
+        remove(client, started).await;
     }
     match status {
         Ok(Ok(status)) => Ok(told(&status)),
@@ -69,19 +72,18 @@ fn begin(shim: Shim, tty: bool) -> Result<(Shim, u32, Option<Terminal>), ClientE
     Ok((shim, pid, None))
 }
 
-/// A process that did not start: its container is of no use, so it goes (with --rm the engine sees to it); the code is
-/// the shim's.
-async fn not_begun(
-    client: &Client,
-    started: &RunResponse,
-    rm: bool,
-    error: ClientError,
-) -> Result<u8, CliError> {
-    if !rm {
-        let request = RemoveContainerRequest { id: started.id.clone(), force: true };
-        // A failure here would hide the one that matters; the container can still be seen and removed.
-        let _ = client.engine().remove_container(request).await;
+/// Removes the container. The engine does so too when it was asked to (`--rm`), for a client that dies; done here it is
+/// gone when the command ends. A failure would hide what matters more: the process's own end.
+async fn remove(client: &Client, started: &RunResponse) {
+    let request = RemoveContainerRequest { id: started.id.clone(), force: true };
+    if let Err(error) = client.engine().remove_container(request).await {
+        tracing::debug!(%error, "the container was not removed by us");
     }
+}
+
+/// A process that did not start: its container is of no use, so it goes; the code is the shim's.
+async fn not_begun(client: &Client, started: &RunResponse, error: ClientError) -> Result<u8, CliError> {
+    remove(client, started).await;
     match error {
         ClientError::Failed(failure) if failure.exit_code != crate::error::exit::NOT_STARTED => {
             output::note(&format!("windlass: {}", output::printable(&failure.message)));
