@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn each_state_has_its_line() {
         for (state, received, expected) in [
-            (LayerState::Waiting, 0, "abababababab  waiting        4.0 MiB"),
+            (LayerState::Waiting, 0, "abababababab  waiting       4.0 MiB"),
             (
                 LayerState::Downloading,
                 1 << 20,
@@ -111,8 +111,8 @@ mod tests {
                 4 << 20,
                 "abababababab  unpacking    [===============]   4.0 MiB -> 9.0 MiB",
             ),
-            (LayerState::Done, 4 << 20, "abababababab  done           4.0 MiB"),
-            (LayerState::Exists, 0, "abababababab  here already   4.0 MiB"),
+            (LayerState::Done, 4 << 20, "abababababab  done          4.0 MiB"),
+            (LayerState::Exists, 0, "abababababab  here already  4.0 MiB"),
         ] {
             assert_eq!(text(state, received, 80), expected);
         }

@@ -48,9 +48,10 @@ impl Drop for Hidden<'_> {
 /// # Errors
 /// `ENXIO` without a controlling terminal; `UnexpectedEof` for Ctrl-D or an empty line; `Interrupted` for Ctrl-C.
 pub fn password(question: &str) -> io::Result<String> {
-    let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
-    terminal.write_all(question.as_bytes())?;
+    let terminal = File::options().read(true).write(true).open("/dev/tty")?;
+    // First: whoever answers as soon as the question is seen must not be shown.
     let hidden = Hidden::enter(&terminal)?;
+    (&terminal).write_all(question.as_bytes())?;
     let mut line = String::new();
     BufReader::new(&terminal).take(LINE_BYTES_MAX).read_line(&mut line)?;
     drop(hidden);
