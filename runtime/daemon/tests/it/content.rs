@@ -252,7 +252,10 @@ async fn what_is_written_under_a_lease_outlives_a_collection_and_the_rest_does_n
     leases.create(request(lease)).await.unwrap();
     for (content, lease) in [(b"kept", Some("keeper")), (b"lost", None)] {
         let commit = tokio_stream::once(message(WriteAction::Commit, "r", 0, content));
-        let commit = lease.map_or_else(|| request(commit.clone()), |lease| leased(lease, commit.clone()));
+        let commit = match lease {
+            Some(lease) => leased(lease, commit),
+            None => request(commit),
+        };
         let mut answers = client.write(commit).await.unwrap().into_inner();
         answers.message().await.unwrap().unwrap();
     }
