@@ -2,13 +2,13 @@
 //!
 //! Not here: raw mode for a whole program (`terminal`).
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
 /// Longest line that is read, in bytes: what a terminal in line mode holds (`N_TTY_BUF_SIZE` in the kernel's `n_tty.c`).
-const LINE_BYTES_MAX: u64 = 4096;
+const LINE_BYTES_MAX: usize = 4096;
 
 /// The character a terminal sends for Ctrl-C.
 const CTRL_C: u8 = 3;
@@ -52,9 +52,11 @@ pub fn password(question: &str) -> io::Result<String> {
     // First: whoever answers as soon as the question is seen must not be shown.
     let hidden = Hidden::enter(&terminal)?;
     (&terminal).write_all(question.as_bytes())?;
-    let mut line = String::new();
-    BufReader::new(&terminal).take(LINE_BYTES_MAX).read_line(&mut line)?;
+    // In line mode one read is one line, whichever character ended it.
+    let mut buffer = [0; LINE_BYTES_MAX];
+    let count = (&terminal).read(&mut buffer)?;
     drop(hidden);
+    let line = String::from_utf8_lossy(&buffer[..count]);
     if line.contains(char::from(CTRL_C)) {
         return Err(io::Error::from(io::ErrorKind::Interrupted));
     }
