@@ -96,7 +96,7 @@ fn bytes_that_are_not_what_was_named_are_never_visible() -> Result<()> {
     let middle = bad.len() / 2;
     bad[middle] ^= 0x40;
     fs::write(&layer, &bad)?;
-    refused(&engine.run(["pull", &reference])?, 1, &[&image.layers[1].hex()[..12], "digest"])?;
+    refused(&engine.run(["pull", &reference])?, 1, &[&image.layers[1].hex()[..12], "wrong content", "try:"])?;
     nothing_left(&engine)?;
     // The right bytes heal it.
     fs::write(&layer, &good)?;
@@ -255,17 +255,42 @@ fn a_full_disk_is_said_and_the_engine_goes_on() -> Result<()> {
 }
 
 #[test]
-fn a_runtime_that_is_not_there_is_named_and_so_is_the_way_to_get_one() -> Result<()> {
+fn a_runtime_that_is_not_there_is_named() -> Result<()> {
     let registry = Registry::start()?;
     let engine = Engine::new()?;
     let reference = registry.push(&ImageBuilder::default().busybox()?.build()?, "shell", "1")?;
     let named = engine.run(["run", "--rm", "--runtime", "/nonexistent/runc", &reference, "true"])?;
     refused(&named, 125, &["/nonexistent/runc"])?;
-    let bare = Engine::new()?;
-    let mut command = bare.command(["run", "--rm", &reference, "true"])?;
-    // Neither runc nor crun on this path.
-    let none = finish(command.env("PATH", "/nonexistent"), Duration::from_secs(60))?;
-    refused(&none, 125, &["runtime", "runc"])?;
+    let containers = engine.ok(["--format", "json", "containers", "ls"])?;
+    assert!(!containers.contains("shell"), "a container is left: {containers}");
+    Ok(())
+}
+
+/// `command` where no OCI runtime is installed: in a mount namespace of its own, with nothing in their places.
+fn without_runtimes(command: &Command) -> Command {
+    const HIDE: &str = "for place in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin; do \
+        for name in runc crun; do [ ! -e $place/$name ] || mount --bind /dev/null $place/$name; done; \
+        done; exec \"$@\"";
+    let mut hidden = Command::new("unshare");
+    hidden.args(["--mount", "sh", "-c", HIDE, "sh"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => hidden.env(name, value),
+            None => hidden.env_remove(name),
+        };
+    }
+    hidden
+}
+
+#[test]
+fn a_machine_without_a_runtime_is_told_what_to_install() -> Result<()> {
+    tests::require_root()?;
+    let registry = Registry::start()?;
+    let engine = Engine::new()?;
+    let reference = registry.push(&ImageBuilder::default().busybox()?.build()?, "shell", "1")?;
+    let command = engine.command(["run", "--rm", &reference, "true"])?;
+    let none = finish(&mut without_runtimes(&command), Duration::from_secs(60))?;
+    refused(&none, 125, &["runtime", "runc", "install"])?;
     let containers = engine.ok(["--format", "json", "containers", "ls"])?;
     assert!(!containers.contains("shell"), "a container is left: {containers}");
     Ok(())

@@ -367,7 +367,9 @@ impl Pull {
     async fn store_documents(&self) -> Result<(), EngineError> {
         let (space, documents) =
             (self.space.clone(), self.target.documents(&self.reference, self.snapshotter.name()));
+        let working = self.workers.begin();
         blocking(move || {
+            let _working = working;
             for (descriptor, bytes, labels) in documents {
                 store_small(&space, &descriptor, &bytes, labels)?;
             }
