@@ -46,7 +46,8 @@ impl Drop for Hidden<'_> {
 /// line ends the question with `Interrupted`.
 ///
 /// # Errors
-/// `ENXIO` without a controlling terminal; `UnexpectedEof` for Ctrl-D or an empty line; `Interrupted` for Ctrl-C.
+/// `ENXIO` without a controlling terminal; `UnexpectedEof` for Ctrl-D or an empty line; `Interrupted` for Ctrl-C;
+/// `InvalidData` for what is no UTF-8.
 pub fn password(question: &str) -> io::Result<String> {
     let terminal = File::options().read(true).write(true).open("/dev/tty")?;
     // First: whoever answers as soon as the question is seen must not be shown.
@@ -56,7 +57,8 @@ pub fn password(question: &str) -> io::Result<String> {
     let mut buffer = [0; LINE_BYTES_MAX];
     let count = (&terminal).read(&mut buffer)?;
     drop(hidden);
-    let line = String::from_utf8_lossy(&buffer[..count]);
+    let line = std::str::from_utf8(&buffer[..count])
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     if line.contains(char::from(CTRL_C)) {
         return Err(io::Error::from(io::ErrorKind::Interrupted));
     }
