@@ -5,8 +5,8 @@
 //! cargo run --release -p storage-layer --example unpack_speed -- layer.tar.gz [ROUNDS] [DIRECTORY]
 //! ```
 //! Each round runs, in this order: inflate alone, `tar xzf`, [`storage_layer::unpack`]. Wall and CPU time (user and
-//! system, all threads and children) of every round are printed, then the medians. Run it as root, on an idle machine,
-//! with the directory on the file system in question.
+//! system, all threads and children) of every round are printed, with the medians before. Run it as root, on an idle
+//! machine, with the directory on a file system that has room for all rounds and from which little was deleted lately.
 
 use std::error::Error;
 use std::fs::File;
@@ -41,13 +41,15 @@ fn main() -> Anyhow<()> {
     let scratch = directory.join(format!("unpack-speed-{}", std::process::id()));
     let mut costs: [Vec<Cost>; 3] = Default::default();
     let mut last = None;
-    for _ in 0..rounds {
+    for round in 0..rounds {
         costs[0].push(measure(|| inflate(&layer, compression))?.1);
-        costs[1].push(fresh(&scratch, || tar(&layer, &scratch))?.1);
-        let (unpacked, cost) = fresh(&scratch, || ours(&layer, compression, &scratch))?;
+        costs[1].push(fresh(&scratch.join(format!("tar-{round}")), |target| tar(&layer, target))?.1);
+        let target = scratch.join(format!("unpack-{round}"));
+        let (unpacked, cost) = fresh(&target, |target| ours(&layer, compression, target))?;
         costs[2].push(cost);
         last = Some(unpacked);
     }
+    storage_sys::tree::remove_all(&scratch)?;
     let unpacked = last.ok_or("no rounds")?;
     println!("layer: {} bytes compressed, {unpacked:?}", std::fs::metadata(&layer)?.len());
     let megabytes = unpacked.uncompressed_bytes as f64 / 1e6;
@@ -78,12 +80,14 @@ fn ours(layer: &Path, compression: Compression, target: &Path) -> Anyhow<Unpacke
     Ok(unpack(File::open(layer)?, compression, target, &UnpackOptions::default(), &|_| {})?)
 }
 
-/// Runs `work` with an empty directory that is removed after, outside the measurement; nothing is left to write back.
-fn fresh<T>(scratch: &Path, work: impl FnOnce() -> Anyhow<T>) -> Anyhow<(T, Cost)> {
-    std::fs::create_dir(scratch)?;
-    let measured = measure(work);
-    storage_sys::tree::remove_all(scratch)?;
-    Command::new("sync").status()?;
+/// Runs `work` with an empty directory, and writes back afterwards, outside the measurement.
+///
+/// The directory stays until the end: ext4 does not give out the inodes of files deleted in the last minutes and steps
+/// over them one by one, so that a round after a deletion took 20 times as long, for every program.
+fn fresh<T>(scratch: &Path, work: impl FnOnce(&Path) -> Anyhow<T>) -> Anyhow<(T, Cost)> {
+    std::fs::create_dir_all(scratch)?;
+    let measured = measure(|| work(scratch));
+    Command::new("sync").arg("-f").arg(scratch).status()?;
     measured
 }
 

@@ -187,10 +187,8 @@ impl<I: BufRead> Apply<'_, I> {
             Piece::Data(bytes) => file.write(bytes).map_err(kernel("write the file")),
             Piece::Hole(bytes) => file.hole(bytes).map_err(kernel("write the file")),
         })?;
-        let written = file.finish(attributes);
-        let written = written.map_err(kernel("set the owner, mode, attributes or times of the file"))?;
-        self.tree.count_data(written);
-        Ok(())
+        let closed = self.tree.close(file, attributes);
+        closed.map_err(kernel("set the owner, mode, attributes or times of the file"))
     }
 
     fn hard_link(&mut self, path: &EntryPath, target: &[u8]) -> Result<(), Failed> {

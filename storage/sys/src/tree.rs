@@ -72,6 +72,8 @@ pub struct Tree {
     start: Start,
     /// Set the mode of every file although `open` was given it: a default ACL may have narrowed it.
     chmod_always: bool,
+    /// User and group that what we make belongs to at first.
+    ours: (u32, u32),
     deferred: BTreeMap<Vec<u8>, (u64, OwnedAttributes)>,
     deferred_bytes: usize,
     turn: u64,
@@ -111,6 +113,7 @@ impl Tree {
             parents,
             start,
             chmod_always,
+            ours: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             deferred: BTreeMap::new(),
             deferred_bytes: 0,
             turn: 0,
@@ -120,7 +123,7 @@ impl Tree {
         })
     }
 
-    /// Makes an empty file in place of whatever has the name. [`NewFile::finish`] gives it its attributes.
+    /// Makes an empty file in place of whatever has the name; [`Tree::close`] gives it its attributes.
     ///
     /// # Errors
     /// `EISDIR` for the root itself, and those of the kernel.
@@ -135,10 +138,15 @@ impl Tree {
         Ok(NewFile::new(fd, parent.gives_group, self.chmod_always))
     }
 
-    /// Counts the data of a file that was finished.
-    pub fn count_data(&mut self, bytes: u64) {
-        self.disk_bytes =
-            self.disk_bytes.saturating_add(bytes.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES));
+    /// Gives a file its attributes and closes it.
+    ///
+    /// # Errors
+    /// Those of the kernel. The file is left as it is.
+    pub fn close(&mut self, file: NewFile, attributes: &Attributes<'_>) -> io::Result<()> {
+        let data_bytes = file.finish(attributes, self.ours)?;
+        let blocks = data_bytes.div_ceil(BLOCK_BYTES);
+        self.disk_bytes = self.disk_bytes.saturating_add(blocks.saturating_mul(BLOCK_BYTES));
+        Ok(())
     }
 
     /// Makes a directory, or keeps the one that is there; its attributes are set by [`Tree::finish`].

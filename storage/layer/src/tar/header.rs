@@ -117,6 +117,16 @@ impl Header {
         Ok((major, minor))
     }
 
+    /// Reads every number once: a header with a broken one is broken whatever its type, as Go has it.
+    pub(super) fn check_numbers(&self) -> Result<(), TarError> {
+        self.mode()?;
+        self.uid()?;
+        self.gid()?;
+        self.size()?;
+        self.mtime()?;
+        self.device().map(drop)
+    }
+
     fn signed(&self, field: std::ops::Range<usize>, name: &'static str) -> Result<i64, TarError> {
         number(&self.raw[field]).ok_or(TarError::Number { offset: self.offset, field: name })
     }

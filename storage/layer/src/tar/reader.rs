@@ -147,7 +147,9 @@ impl<R: BufRead> TarReader<R> {
         let offset = self.offset;
         let Some(block) = self.block()? else { return Ok(None) };
         if block != [0; BLOCK] {
-            return Header::new(&block, offset).map(Some);
+            let header = Header::new(&block, offset)?;
+            header.check_numbers()?;
+            return Ok(Some(header));
         }
         // Two blocks of zeros end an archive; one and the end of the input does as well.
         match self.block()? {
@@ -383,15 +385,15 @@ impl<R: BufRead> TarReader<R> {
 }
 
 fn kind(header: &Header, name: &[u8], link: Vec<u8>) -> Result<EntryKind, TarError> {
-    let device = || header.device();
+    let (major, minor) = header.device()?;
     Ok(match header.kind() {
         // Before POSIX a directory was a file whose name ends with a slash.
         0 if name.ends_with(b"/") => EntryKind::Directory,
         0 | b'0' | b'7' | b'S' => EntryKind::File,
         b'1' => EntryKind::HardLink(link),
         b'2' => EntryKind::Symlink(link),
-        b'3' => device().map(|(major, minor)| EntryKind::Char { major, minor })?,
-        b'4' => device().map(|(major, minor)| EntryKind::Block { major, minor })?,
+        b'3' => EntryKind::Char { major, minor },
+        b'4' => EntryKind::Block { major, minor },
         b'5' => EntryKind::Directory,
         b'6' => EntryKind::Fifo,
         kind => return Err(TarError::Kind { offset: header.offset, kind }),

@@ -1,4 +1,4 @@
-//! The same archive read by others: GNU tar and, where installed, Python's `tarfile`.
+//! The same archive read by others: GNU tar and, where installed, Python's `tarfile` and Go's `archive/tar`.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use storage_layer::Limits;
-use storage_layer::tar::TarReader;
+use storage_layer::tar::{EntryKind, TarReader};
 
 use crate::support::{Header, Tar, Yard};
 
@@ -84,6 +84,121 @@ fn python_lists_the_same_entries() {
         command.args(["-c", script]);
         assert_eq!(ours(&tar), theirs(command, &tar), "{what}");
     }
+}
+
+/// Lists every archive of a directory, or says that it is refused.
+const GO: &str = r#"package main
+import ("archive/tar"; "fmt"; "io"; "os"; "path/filepath")
+func main() {
+	paths, _ := filepath.Glob(os.Args[1] + "/*.tar")
+	for _, path := range paths {
+		file, _ := os.Open(path)
+		lines, reader := "", tar.NewReader(file)
+		for {
+			h, err := reader.Next()
+			if err == io.EOF { break }
+			if err == nil && h.Typeflag == tar.TypeReg { _, err = io.Copy(io.Discard, reader) }
+			if err != nil { lines = "refused\n"; break }
+			if h.Typeflag == tar.TypeXGlobalHeader { continue }
+			if h.Typeflag != tar.TypeLink && h.Typeflag != tar.TypeSymlink { h.Linkname = "" }
+			lines += fmt.Sprintf("%q %q %o %d:%d %d\n", h.Name, h.Linkname, h.Mode & 07777, h.Uid, h.Gid, h.ModTime.UnixNano())
+		}
+		os.WriteFile(path + ".go", []byte(lines), 0644)
+	}
+}"#;
+
+/// As [`GO`] prints it, of names in ASCII.
+fn lines(tar: &[u8]) -> Option<String> {
+    use std::fmt::Write as _;
+    let mut reader = TarReader::new(tar, &Limits::default());
+    let mut lines = String::new();
+    while let Some(entry) = reader.next_entry().ok()? {
+        let link = match &entry.kind {
+            EntryKind::HardLink(target) | EntryKind::Symlink(target) => target.clone(),
+            _ => Vec::new(),
+        };
+        let time = i128::from(entry.mtime.seconds) * 1_000_000_000 + i128::from(entry.mtime.nanoseconds);
+        let (name, link) = (String::from_utf8(entry.name).ok()?, String::from_utf8(link).ok()?);
+        let plain = |text: &str| text.bytes().all(|byte| (b' '..0x7f).contains(&byte));
+        if !plain(&name) || !plain(&link) || i64::try_from(time).is_err() {
+            return None;
+        }
+        writeln!(lines, "{name:?} {link:?} {:o} {}:{} {time}", entry.mode, entry.uid, entry.gid).unwrap();
+    }
+    reader.drain().ok()?;
+    Some(lines)
+}
+
+/// The corpus with bytes of its headers changed and their checksums made right again.
+fn mutants() -> Vec<Vec<u8>> {
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % below as u64).unwrap()
+    };
+    let choices = b"\0 /.07L K x12356gS\x80\xff=1\n";
+    let mut made = Vec::new();
+    for (_, tar) in corpus() {
+        made.push(tar.clone());
+        for _ in 0..500 {
+            let mut tar = tar.clone();
+            for _ in 0..=next(3) {
+                let at = next(tar.len());
+                tar[at] = choices[next(choices.len())];
+            }
+            for block in tar.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+                let mut header = Header([0; 512]);
+                header.0.copy_from_slice(block);
+                block.copy_from_slice(&header.sealed());
+            }
+            made.push(tar);
+        }
+    }
+    made
+}
+
+#[test]
+fn whatever_we_accept_go_reads_in_the_same_way() {
+    let go = ["go", "/usr/local/go/bin/go"]
+        .into_iter()
+        .find(|go| Command::new(go).arg("version").output().is_ok());
+    let Some(go) = go else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    std::fs::write(path.join("list.go"), GO).unwrap();
+    let mutants = mutants();
+    for (at, tar) in mutants.iter().enumerate() {
+        std::fs::write(path.join(format!("{at}.tar")), tar).unwrap();
+    }
+    let run =
+        Command::new(go).args(["run", "list.go", "."]).current_dir(path).env("GO111MODULE", "off").output();
+    let run = run.unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let (mut accepted, mut different) = (0, Vec::new());
+    for (at, tar) in mutants.iter().enumerate() {
+        let Some(ours) = lines(tar) else { continue };
+        let theirs = std::fs::read_to_string(path.join(format!("{at}.tar.go"))).unwrap();
+        if ours != theirs {
+            let shown: Vec<String> = tar
+                .chunks(512)
+                .map(|block| {
+                    let shown: Vec<u8> = block.iter().copied().filter(|byte| *byte != 0).collect();
+                    shown.escape_ascii().to_string()
+                })
+                .collect();
+            different.push(format!("archive {at}: ours {ours} theirs {theirs} {shown:#?}"));
+        }
+        accepted += 1;
+    }
+    assert!(
+        different.is_empty(),
+        "{} of {accepted}, first {}",
+        different.len(),
+        different[..different.len().min(6)].join("\n")
+    );
+    assert!(accepted > 1000, "{accepted}");
 }
 
 /// Names, modes, owners, times, targets and contents, as `find` and `sha256sum` see them.

@@ -1,7 +1,6 @@
 //! The stages: whose error is told, what is counted, what a caller sees meanwhile.
 
 use std::io::{self, Read};
-use std::path::Path;
 use std::sync::Mutex;
 
 use storage_layer::{LayerError, UnpackOptions, unpack};
@@ -86,18 +85,23 @@ fn a_missing_target_and_a_target_that_is_a_file_are_told() {
 
 #[test]
 fn a_full_disk_is_told_with_the_entry_and_what_to_do() {
-    let full = Path::new("/dev/full");
-    if !full.exists() {
-        return;
-    }
-    // The one error that needs a file system of its own; words are what is tested here.
-    let source = io::Error::from_raw_os_error(28);
-    let name = storage_layer::EntryName(b"usr/lib/big".to_vec());
-    let text = LayerError::Write { name, action: "write the file", source }.to_string();
+    let small = tempfile::tempdir().unwrap();
+    let mount = |program: &str, arguments: &[&str]| {
+        let status = std::process::Command::new(program).args(arguments).arg(small.path()).status().unwrap();
+        assert!(status.success(), "{program}");
+    };
+    mount("mount", &["-t", "tmpfs", "-o", "size=512k", "small"]);
+    let tar = Tar::new().file("small", b"x").file("usr/lib/big", &[1; 1 << 20]).end();
+    let options = UnpackOptions::default();
+    let error = unpack(&gzip(&tar)[..], Compression::Gzip, small.path(), &options, &|_| {}).unwrap_err();
+    mount("umount", &[]);
     assert!(
-        text.contains("usr/lib/big") && text.contains("write the file") && text.contains("free some space"),
-        "{text}"
+        matches!(&error, LayerError::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull)
     );
+    let text = error.to_string();
+    for words in ["usr/lib/big", "write the file", "free some space"] {
+        assert!(text.contains(words), "{text}");
+    }
 }
 
 #[test]

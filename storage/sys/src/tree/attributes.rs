@@ -145,16 +145,12 @@ impl NewFile {
         Ok(())
     }
 
-    /// Gives the file its attributes and closes it; returns the bytes of data written.
-    ///
-    /// # Errors
-    /// Those of the kernel. The file is left as it is.
-    pub fn finish(self, attributes: &Attributes<'_>) -> io::Result<u64> {
+    /// Gives the file its attributes and closes it; returns the bytes of data written. `ours` are the effective IDs
+    /// of the process, which the file has already unless its directory gave it a group.
+    pub(super) fn finish(self, attributes: &Attributes<'_>, ours: (u32, u32)) -> io::Result<u64> {
         if self.ends_in_hole {
             rustix::fs::ftruncate(&self.file, self.length)?;
         }
-        // A file is made with the effective IDs of the process, unless its directory gives it a group.
-        let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let owner = self.takes_group || ours != (attributes.uid, attributes.gid);
         let mode = self.chmod_always || attributes.mode & 0o7000 != 0;
         attributes.apply(&self.file, owner, mode)?;

@@ -24,7 +24,7 @@ fn plain() -> Attributes<'static> {
 fn write(tree: &mut Tree, name: &str, bytes: &[u8]) -> io::Result<()> {
     let mut file = tree.file(&path(name), 0o644)?;
     file.write(bytes)?;
-    file.finish(&plain()).map(drop)
+    tree.close(file, &plain())
 }
 
 fn open(directory: &Path) -> OwnedFd {
