@@ -15,7 +15,7 @@ use storage_model::{Digest, Namespace};
 use crate::StoreError;
 use crate::blob::{self, ContentRecord, digest_of};
 use crate::error::IoContext as _;
-use crate::ingest;
+use crate::ingest_files;
 use crate::layout::Layout;
 use crate::lease;
 use crate::metadata::{Metadata, Table, key};
@@ -82,7 +82,7 @@ pub(crate) fn run(metadata: &Metadata, layout: &Layout, trash: &Trash) -> Result
     })?;
     quarantine(metadata, layout, trash, lost, &mut recovery)?;
     settle_orphans(layout, trash, &files, &mut recovery)?;
-    recovery.discarded_ingests = ingest::discard_broken(layout, trash)?;
+    recovery.discarded_ingests = ingest_files::discard_broken(layout, trash)?;
     recovery.ended_leases = lease::drop_ephemeral(metadata)?;
     recovery.took = begun.elapsed();
     if !recovery.is_clean() {
@@ -156,7 +156,7 @@ fn settle_orphans(
     orphans: &HashMap<Digest, u64>,
     recovery: &mut Recovery,
 ) -> Result<(), StoreError> {
-    let waiting: HashMap<Digest, std::path::PathBuf> = ingest::list(layout)?
+    let waiting: HashMap<Digest, std::path::PathBuf> = ingest_files::list(layout)?
         .into_iter()
         .filter_map(|found| Some((found.info.expected.digest?, found.directory.join("data"))))
         .filter(|(digest, data)| orphans.contains_key(digest) && !data.exists())

@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -395,48 +394,5 @@ impl NewSnapshot {
             Self::Active => SnapshotKind::Active,
             Self::View => SnapshotKind::View,
         }
-    }
-}
-
-/// Gives out numbers. Blocks of them are reserved in the metadata before the first is used, so a crash skips numbers but
-/// never repeats one.
-pub(crate) struct Numbers(Mutex<Block>);
-
-/// `next <= end`; numbers in between are reserved and not given out.
-struct Block {
-    next: u64,
-    end: u64,
-}
-
-/// Numbers reserved at a time: a crash skips fewer, and one prepare in as many pays for the reservation (one sync).
-const BLOCK: u64 = 256;
-
-/// Key of the first number that was never reserved.
-const NUMBERS_KEY: &[u8] = b"snapshot-numbers";
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Reserved {
-    end: u64,
-}
-
-impl Record for Reserved {
-    const TABLE: Table = Table::Meta;
-}
-
-impl Numbers {
-    pub(crate) fn load(metadata: &Metadata) -> Result<Self, StoreError> {
-        let end = metadata.get::<Reserved>(NUMBERS_KEY)?.map_or(1, |reserved| reserved.end);
-        Ok(Self(Mutex::new(Block { next: end, end })))
-    }
-
-    fn next(&self, metadata: &Metadata) -> Result<u64, StoreError> {
-        let mut block = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if block.next == block.end {
-            let end = block.end + BLOCK;
-            metadata.transact(|transaction| transaction.put(NUMBERS_KEY, &Reserved { end }))?;
-            block.end = end;
-        }
-        block.next += 1;
-        Ok(block.next - 1)
     }
 }

@@ -26,7 +26,8 @@ pub(crate) use graph::{EXPIRE_LABEL, Node};
 
 use crate::StoreError;
 use crate::blob::{self, BlobRecord};
-use crate::ingest::{self, Claim};
+use crate::ingest::Claim;
+use crate::ingest_files;
 use crate::metadata::{Table, Transaction, key};
 use crate::snapshot::{self, SnapshotRecord};
 use crate::store::Store;
@@ -102,7 +103,7 @@ impl Store {
     }
 
     fn mark_and_sweep(&self, now: SystemTime) -> Result<Swept, StoreError> {
-        let ingests = ingest::list(&self.0.layout)?;
+        let ingests = ingest_files::list(&self.0.layout)?;
         let picture = Picture::take(&self.0.metadata, &ingests, now)?;
         let mut marks = Marks::default();
         let known = |node: &Node| Ok::<_, StoreError>(picture.facts.get(node).cloned());

@@ -13,7 +13,7 @@ use crate::StoreError;
 use crate::blob::{self, BlobRecord};
 use crate::container::ContainerRecord;
 use crate::image::ImageRecord;
-use crate::ingest::Found;
+use crate::ingest_files::Found;
 use crate::lease::{self, LeaseId, LeaseRecord};
 use crate::metadata::{Metadata, key};
 use crate::snapshot::{self, SnapshotRecord};

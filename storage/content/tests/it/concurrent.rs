@@ -70,11 +70,11 @@ fn images_pulled_during_collections_are_whole() {
             }
             collections
         });
-        for puller in pullers {
-            puller.join().unwrap();
-        }
+        // Joined before anything is asserted: a puller that fails must not leave the collector running.
+        let outcomes: Vec<_> = pullers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
         done.store(true, Ordering::Relaxed);
         assert!(collector.join().unwrap() > 0);
+        assert!(outcomes.iter().all(Result::is_ok), "a pull failed");
     });
     let space = fixture.space();
     for image in space.images().unwrap() {
