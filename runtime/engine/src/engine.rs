@@ -11,6 +11,7 @@ use storage_content::{Space, Store};
 use storage_model::Namespace;
 
 use crate::EngineError;
+use crate::collect::Collector;
 use crate::container::Watches;
 use crate::pull::Claims;
 
@@ -39,6 +40,7 @@ struct Inner {
     overlay: Overlay,
     claims: Claims,
     watches: Watches,
+    collector: Collector,
     recovery: Duration,
 }
 
@@ -80,6 +82,7 @@ impl Engine {
             overlay,
             claims: Claims::default(),
             watches: Watches::default(),
+            collector: Collector::default(),
             recovery: Duration::ZERO,
         };
         let mut engine = Self { inner: Arc::new(inner) };
@@ -145,6 +148,10 @@ impl Engine {
 
     pub(crate) fn watches(&self) -> &Watches {
         &self.inner.watches
+    }
+
+    pub(crate) fn collector(&self) -> &Collector {
+        &self.inner.collector
     }
 
     pub(crate) fn overlay(&self) -> &Overlay {

@@ -165,6 +165,8 @@ impl wire::images_server::Images for ImagesService {
             space.delete_image_if(&name, target.as_ref())?;
             if sync {
                 engine.collect()?;
+            } else {
+                engine.collect_soon();
             }
             Ok::<_, CallError>(())
         })

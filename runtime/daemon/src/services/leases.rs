@@ -71,6 +71,8 @@ impl wire::leases_server::Leases for LeasesService {
             space.delete_lease(&id)?;
             if sync {
                 engine.collect()?;
+            } else {
+                engine.collect_soon();
             }
             Ok::<_, CallError>(())
         })
