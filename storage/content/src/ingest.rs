@@ -24,8 +24,8 @@ use crate::collect::Node;
 use crate::error::IoContext as _;
 use crate::ingest_files::{Info, id_of, list, load, write_info};
 use crate::lease::Resource;
-use crate::metadata::Table;
 use crate::metadata::key::{self, check_name};
+use crate::metadata::{Durability, Table};
 use crate::space::Space;
 use crate::store::{Store, SyncMark};
 use crate::{StoreError, Subject};
@@ -126,7 +126,10 @@ impl Space {
         let resource = Resource::ingest(reference);
         let mut touched = vec![Node::ingest(&self.namespace, reference)];
         touched.extend(expected.digest.iter().map(|digest| Node::blob(&self.namespace, digest)));
-        self.change(touched, |transaction| self.join_lease(transaction, &resource))?;
+        // An ingest is no promise, and without its lease it is still kept for a day: no sync for it.
+        self.change_with(Durability::Written, touched, |transaction| {
+            self.join_lease(transaction, &resource)
+        })?;
         if let Some(digest) = &expected.digest {
             self.take_back(digest, &directory)?;
         }

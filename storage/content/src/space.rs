@@ -4,7 +4,7 @@ use storage_model::Namespace;
 
 use crate::collect::Node;
 use crate::lease::{LeaseId, LeaseRecord, Resource, resource_key};
-use crate::metadata::{Table, Transaction, key};
+use crate::metadata::{Durability, Table, Transaction, key};
 use crate::namespace::NamespaceRecord;
 use crate::store::Store;
 use crate::{StoreError, Subject};
@@ -52,12 +52,22 @@ impl Space {
     pub(crate) fn change<T>(
         &self,
         touched: impl IntoIterator<Item = Node>,
+        body: impl FnMut(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.change_with(Durability::Synced, touched, body)
+    }
+
+    /// Like [`Space::change`], as durable as it says.
+    pub(crate) fn change_with<T>(
+        &self,
+        durability: Durability,
+        touched: impl IntoIterator<Item = Node>,
         mut body: impl FnMut(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let inner = &self.store.0;
         let _open = inner.gate.enter(touched);
         let known = self.store.namespace_is_known(&self.namespace);
-        let value = inner.metadata.transact(|transaction| {
+        let value = inner.metadata.transact_with(durability, |transaction| {
             if !known {
                 self.record_namespace(transaction)?;
             }

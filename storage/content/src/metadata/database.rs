@@ -4,6 +4,7 @@
 //! one after the other, and one that would wait in a circle fails with a conflict and is run again. A commit syncs the
 //! write-ahead log, and concurrent commits share one sync.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,15 @@ use crate::error::COMMIT;
 pub(super) struct Database {
     db: TransactionDB<SingleThreaded>,
     path: PathBuf,
+}
+
+/// What a transaction has reached when it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// The disk: it survives a power cut.
+    Synced,
+    /// The system: it survives our death, and a power cut if a synced one came after it. For what is no promise.
+    Written,
 }
 
 /// How long a transaction waits for a row that another holds, in milliseconds. Holders keep rows for one sync of the log
@@ -79,15 +89,23 @@ impl Database {
     /// Runs `body` in one transaction and commits it.
     pub(super) fn attempt<T>(
         &self,
+        durability: Durability,
         body: &mut impl FnMut(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut write = WriteOptions::default();
-        write.set_sync(true);
+        write.set_sync(durability == Durability::Synced);
         let mut options = TransactionOptions::default();
         options.set_deadlock_detect(true);
         options.set_lock_timeout(ROW_WAIT_MS);
-        let transaction = Transaction { database: self, inner: self.db.transaction_opt(&write, &options) };
+        let transaction = Transaction {
+            database: self,
+            wrote: Cell::new(false),
+            inner: self.db.transaction_opt(&write, &options),
+        };
         let value = body(&transaction)?;
+        if !transaction.wrote.get() {
+            return Ok(value); // a commit of nothing would sync the log all the same
+        }
         transaction.inner.commit().map_err(|source| self.failed(COMMIT, source))?;
         Ok(value)
     }
@@ -104,6 +122,8 @@ impl Database {
 /// A transaction that has not committed.
 pub(crate) struct Transaction<'db> {
     database: &'db Database,
+    /// Whether there is something to commit.
+    wrote: Cell<bool>,
     inner: rocksdb::Transaction<'db, TransactionDB<SingleThreaded>>,
 }
 
@@ -138,6 +158,7 @@ impl Transaction<'_> {
     }
 
     fn put_raw(&self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.wrote.set(true);
         self.inner
             .put_cf(self.database.family(table), key, value)
             .map_err(|source| self.database.failed("write to", source))
@@ -145,6 +166,7 @@ impl Transaction<'_> {
 
     /// Removes what is under `key`, if anything is.
     pub(crate) fn delete(&self, table: Table, key: &[u8]) -> Result<(), StoreError> {
+        self.wrote.set(true);
         self.inner
             .delete_cf(self.database.family(table), key)
             .map_err(|source| self.database.failed("delete from", source))

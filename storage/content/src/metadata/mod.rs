@@ -22,7 +22,7 @@ use storage_sys::durable::free_bytes;
 use crate::StoreError;
 use crate::error::IoContext as _;
 use database::Database;
-pub(crate) use database::Transaction;
+pub(crate) use database::{Durability, Transaction};
 pub(crate) use record::Record;
 use reserve::Reserve;
 
@@ -150,12 +150,21 @@ impl Metadata {
     /// `body` may run more than once, so it must only read, and write through the transaction.
     pub(crate) fn transact<T>(
         &self,
+        body: impl FnMut(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.transact_with(Durability::Synced, body)
+    }
+
+    /// Like [`Metadata::transact`], as durable as it says.
+    pub(crate) fn transact_with<T>(
+        &self,
+        durability: Durability,
         mut body: impl FnMut(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let database = self.writable()?;
         let mut attempt = 1;
         loop {
-            match database.attempt(&mut body) {
+            match database.attempt(durability, &mut body) {
                 Err(error) if error.is_conflict() && attempt < ATTEMPTS_MAX => {
                     tracing::debug!(attempt, %error, "metadata transaction runs again");
                     attempt += 1;
