@@ -38,6 +38,9 @@ impl Directories {
         // Foreign programs lie in there: nobody but us looks in.
         fs::set_permissions(&folder, Permissions::from_mode(0o700))
             .map_err(|source| SnapshotError::io("close to others", &folder, source))?;
+        if let Err(error) = storage_sys::durable::spread_subdirectories(&folder) {
+            tracing::debug!(%error, "the file system takes no advice on where snapshots go");
+        }
         Ok(Self { folder, making: Default::default() })
     }
 

