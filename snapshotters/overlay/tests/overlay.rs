@@ -134,7 +134,8 @@ fn set_xattr(path: &Path, name: &str, value: &[u8]) {
     if facts.is_dir() {
         tree.directory(&entry, &attributes).unwrap();
     } else {
-        tree.file(&entry, facts.mode()).unwrap().finish(&attributes).unwrap();
+        let open = tree.file(&entry, facts.mode()).unwrap();
+        tree.close(open, &attributes).unwrap();
     }
     tree.finish().unwrap();
 }

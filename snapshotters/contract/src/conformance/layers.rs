@@ -208,7 +208,8 @@ pub(super) fn extended_attributes_survive(bench: &mut Bench<'_>) {
     let then = Timestamp { seconds: 1, nanoseconds: 0 };
     let attributes = Attributes { mode: 0o644, uid: 0, gid: 0, mtime: then, atime: then, xattrs: &xattrs };
     let (file, directory) = (EntryPath::parse(b"file").unwrap(), EntryPath::parse(b"dir").unwrap());
-    tree.file(&file, 0o644).unwrap().finish(&attributes).unwrap();
+    let open = tree.file(&file, 0o644).unwrap();
+    tree.close(open, &attributes).unwrap();
     tree.directory(&directory, &attributes).unwrap();
     tree.finish().unwrap();
     s.commit(&key, &committed("one"), None, &Labels::new()).unwrap();
