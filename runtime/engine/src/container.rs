@@ -6,21 +6,22 @@
 //!
 //! Not here: how a process is started (`runtime-shim`), what it may do (`runtime-container`).
 
-use std::collections::BTreeMap;
-use std::collections::HashSet;
+mod making;
+mod watch;
+
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use runtime_container::runtime::OciRuntime;
 use runtime_container::spec::RunOptions;
-use runtime_shim::{Client, MountSpec, Phase, ShimConfig};
-use snapshotters_contract::{ActiveKey, CommittedName};
-use storage_content::{ContainerRecord, ErrorKind, Extension, Space};
-use storage_model::{Identifier, Labels, Namespace, ProtectionDomain};
+use runtime_shim::{Client, Phase};
+use storage_content::{ContainerRecord, ErrorKind};
+use storage_model::{Identifier, Labels, Namespace};
 
-use crate::engine::DEFAULT_SNAPSHOTTER;
-use crate::{Engine, EngineError, Image};
+use making::Making;
+pub(crate) use watch::Watches;
+
+use crate::{Engine, EngineError};
 
 /// What to run.
 #[derive(Debug, Clone, Default)]
@@ -87,28 +88,6 @@ pub struct ContainerState {
 /// Extension of a record: present when the container goes when its process ends.
 const REMOVE_AT_EXIT: &str = "windlass.io/remove-at-exit";
 
-/// Containers that have a thread waiting for their end.
-#[derive(Clone, Default)]
-pub(crate) struct Watches {
-    running: Arc<Mutex<HashSet<(Namespace, Identifier)>>>,
-    removal: Arc<Mutex<()>>,
-}
-
-impl Watches {
-    fn begin(&self, key: &(Namespace, Identifier)) -> bool {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone())
-    }
-
-    /// Held while a container is taken away.
-    fn removing(&self) -> MutexGuard<'_, ()> {
-        self.removal.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end(&self, key: &(Namespace, Identifier)) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
-    }
-}
-
 impl Engine {
     /// Makes a container and its shim; with `detach`, starts the process too.
     ///
@@ -118,9 +97,7 @@ impl Engine {
         let image = self.image(namespace, &request.image)?;
         let runtime = OciRuntime::find(Some(request.runtime.as_str()).filter(|name| !name.is_empty()))?;
         let id = self.new_id(namespace, &request.id)?;
-        let mut making = Making { engine: self, namespace, id: &id, snapshot: None, done: false };
-        let started = making.make(&image, &runtime, &request)?;
-        making.done = true;
+        let started = Making::new(self, namespace, &id).make(&image, &runtime, &request)?;
         self.watch(namespace, &id);
         Ok(started)
     }
@@ -169,25 +146,6 @@ impl Engine {
             Status::Exited { .. } | Status::Lost => {}
         }
         self.take_away(namespace, &state.record)
-    }
-
-    /// Finds the containers of an earlier daemon again: watches those that run, removes those that were to go.
-    pub(crate) fn recover_containers(&self) -> Result<(), EngineError> {
-        for namespace in self.store().namespaces()? {
-            let Ok(namespace) = namespace.name.as_str().parse::<Namespace>() else { continue };
-            for state in self.containers(&namespace)? {
-                match state.status {
-                    Status::Running { .. } | Status::Created => self.watch(&namespace, &state.record.id),
-                    Status::Exited { .. } | Status::Lost if removes_at_exit(&state.record) => {
-                        if let Err(error) = self.take_away(&namespace, &state.record) {
-                            tracing::warn!(%error, id = %state.record.id, "a container that ended could not be removed");
-                        }
-                    }
-                    Status::Exited { .. } | Status::Lost => {}
-                }
-            }
-        }
-        Ok(())
     }
 
     fn new_id(&self, namespace: &Namespace, wanted: &str) -> Result<Identifier, EngineError> {
@@ -249,29 +207,6 @@ impl Engine {
         }
     }
 
-    /// Starts the thread that waits for the container's end.
-    fn watch(&self, namespace: &Namespace, id: &Identifier) {
-        let key = (namespace.clone(), id.clone());
-        if !self.watches().begin(&key) {
-            return;
-        }
-        let engine = self.clone();
-        std::thread::spawn(move || {
-            let (namespace, id) = &key;
-            let ended =
-                Client::connect(&engine.socket(namespace, id.as_str())).and_then(|client| client.wait());
-            tracing::debug!(%namespace, %id, ?ended, "a container ended");
-            engine.watches().end(&key);
-            if let Ok(record) = engine.record(namespace, id.as_str())
-                && removes_at_exit(&record)
-                && let Err(error) = engine.remove_container(namespace, id.as_str(), true)
-                && error.kind() != ErrorKind::NotFound
-            {
-                tracing::warn!(%error, %id, "a container that ended could not be removed");
-            }
-        });
-    }
-
     /// Kills the process, or the shim that waits to start it, and waits until it has ended.
     fn end_shim(&self, namespace: &Namespace, id: &str) -> Result<(), EngineError> {
         const SIGKILL: i32 = 9;
@@ -323,118 +258,4 @@ fn ignore_missing(result: Result<(), EngineError>) -> Result<(), EngineError> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-fn mount_spec(mount: snapshotters_contract::Mount) -> MountSpec {
-    MountSpec { kind: mount.kind, source: mount.source, options: mount.options }
-}
-
-/// A container being made. Dropped before it is done, what exists of it is taken away.
-struct Making<'a> {
-    engine: &'a Engine,
-    namespace: &'a Namespace,
-    id: &'a Identifier,
-    snapshot: Option<(Space, ActiveKey)>,
-    done: bool,
-}
-
-impl Making<'_> {
-    fn make(
-        &mut self,
-        image: &Image,
-        runtime: &OciRuntime,
-        request: &RunRequest,
-    ) -> Result<Started, EngineError> {
-        let space = self.engine.space(self.namespace);
-        let snapshotter_name =
-            if request.snapshotter.is_empty() { DEFAULT_SNAPSHOTTER } else { request.snapshotter.as_str() };
-        let snapshotter = self.engine.snapshotter(snapshotter_name, space.clone())?;
-        let key: ActiveKey = self.id.as_str().parse()?;
-        let parent = parent(image, snapshotter_name, |name| snapshotter.stat(name).is_ok())?;
-
-        // The record first: it is what keeps the snapshot from being collected.
-        space.put_container(self.record(request, image, snapshotter_name))?;
-        let mounts = snapshotter.prepare(&key, parent.as_ref(), &Labels::new())?;
-        self.snapshot = Some((space, key));
-
-        let bundle = self.engine.bundle(self.namespace, self.id.as_str());
-        std::fs::create_dir_all(&bundle)
-            .map_err(|source| EngineError::io("create the directory", &bundle, source))?;
-        let config = ShimConfig {
-            id: self.id.to_string(),
-            namespace: self.namespace.to_string(),
-            bundle: bundle.clone(),
-            runtime: runtime.path().to_owned(),
-            runtime_root: self.engine.config().state.join("runtime").join(self.namespace.as_str()),
-            mounts: mounts.into_iter().map(mount_spec).collect(),
-            terminal: request.options.terminal,
-            image_config: image.config.clone(),
-            run_options: request.options.clone(),
-            log: Some(bundle.join("output.log")),
-        };
-        let failed = EngineError::shim(self.id.as_str());
-        config.write().map_err(|error| failed(error.into()))?;
-        let handle =
-            runtime_shim::spawn(&self.engine.config().exe, &bundle).map_err(|error| failed(error.into()))?;
-        if request.detach {
-            let started = Client::connect(&handle.socket).and_then(|client| client.start_detached());
-            started.map_err(|error| failed(error.into()))?;
-        }
-        Ok(Started { id: self.id.clone(), shim_socket: handle.socket })
-    }
-
-    fn record(&self, request: &RunRequest, image: &Image, snapshotter: &str) -> ContainerRecord {
-        let now = SystemTime::now();
-        let mut extensions = BTreeMap::new();
-        if request.remove {
-            extensions.insert(REMOVE_AT_EXIT.to_owned(), Extension::default());
-        }
-        ContainerRecord {
-            id: self.id.clone(),
-            image: image.record.name.clone(),
-            snapshotter: snapshotter.to_owned(),
-            snapshot_key: self.id.to_string(),
-            runtime: request.runtime.clone(),
-            spec: Vec::new(),
-            labels: request.labels.clone(),
-            created: now,
-            updated: now,
-            extensions,
-        }
-    }
-}
-
-impl Drop for Making<'_> {
-    fn drop(&mut self) {
-        if self.done {
-            return;
-        }
-        let undone = self.engine.end_shim(self.namespace, self.id.as_str()).and_then(|()| {
-            match self.engine.record(self.namespace, self.id.as_str()) {
-                Ok(record) => self.engine.take_away(self.namespace, &record),
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-                Err(error) => Err(error),
-            }
-        });
-        if let Err(error) = undone {
-            tracing::warn!(%error, id = %self.id, "a container that could not be made left something behind");
-        }
-    }
-}
-
-/// The committed snapshot that `image` stands for; `None` for an image without layers.
-fn parent(
-    image: &Image,
-    snapshotter: &str,
-    is_here: impl Fn(&str) -> bool,
-) -> Result<Option<CommittedName>, EngineError> {
-    let Some(chain) = &image.chain else { return Ok(None) };
-    let name = ProtectionDomain::Plain.snapshot_name(chain);
-    if !is_here(&name) {
-        return Err(EngineError::NotUnpacked {
-            name: image.record.name.clone(),
-            snapshotter: snapshotter.to_owned(),
-        });
-    }
-    Ok(Some(name.parse()?))
 }
