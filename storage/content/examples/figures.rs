@@ -1,6 +1,6 @@
 //! Figures of the store: `cargo run --release -p storage-content --example figures [DIRECTORY]`.
 //!
-//! How fast small blobs come in, durably, one by one, by several writers, and staged under one sync; how long opening takes
+//! How fast small blobs come in, durably, one by one and by several writers; how long opening takes
 //! with many blobs and snapshots; how long a collection takes, and how long it holds others up. The directory (default: the
 //! system's temporary one) decides the disk that is measured.
 
@@ -14,16 +14,14 @@ use storage_model::{Descriptor, Digest, Labels};
 const SMALL_BYTES: usize = 4096;
 /// Blobs, and as many snapshots, of the large store.
 const MANY: usize = 100_000;
-/// Staged under one sync.
-const BATCH: usize = 1000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let parent = std::env::args_os().nth(1).map_or_else(std::env::temp_dir, Into::into);
     let directory = tempfile::tempdir_in(parent)?;
     let store = Store::open(directory.path())?;
     let space = store.space(&"default".parse()?);
-    ingest_rates(&store, &space)?;
-    fill(&store, &space)?;
+    ingest_rates(&space)?;
+    fill(&space)?;
     drop((space, store));
     let store = open_times(directory.path())?;
     collections(&store)?;
@@ -36,31 +34,20 @@ fn small(at: usize) -> Vec<u8> {
     bytes
 }
 
-fn commit_one(space: &Space, at: usize) -> Result<Digest, StoreError> {
+fn commit_one(space: &Space, at: usize, labels: &Labels) -> Result<Digest, StoreError> {
     let mut ingest = space.ingest(&format!("ref-{at}"), Expected::default())?;
     ingest.write(&small(at))?;
-    ingest.commit(Expected::default(), Labels::new())
-}
-
-fn commit_batch(store: &Store, space: &Space, from: usize, labels: &Labels) -> Result<(), StoreError> {
-    let mut staged = Vec::with_capacity(BATCH);
-    for at in from..from + BATCH {
-        let mut ingest = space.ingest(&format!("ref-{at}"), Expected::default())?;
-        ingest.write(&small(at))?;
-        staged.push(ingest.stage(Expected::default(), labels.clone())?);
-    }
-    store.sync()?;
-    space.commit_staged(staged)
+    ingest.commit(Expected::default(), labels.clone())
 }
 
 fn report(what: &str, count: usize, took: Duration) {
     println!("{what:<58} {:>10.0} /s   {took:.3?}", count as f64 / took.as_secs_f64());
 }
 
-fn ingest_rates(store: &Store, space: &Space) -> Result<(), StoreError> {
+fn ingest_rates(space: &Space) -> Result<(), StoreError> {
     let begun = Instant::now();
     for at in 0..2000 {
-        commit_one(space, at)?;
+        commit_one(space, at, &Labels::new())?;
     }
     report("4 KiB blobs, each durable, one writer", 2000, begun.elapsed());
     let begun = Instant::now();
@@ -68,25 +55,33 @@ fn ingest_rates(store: &Store, space: &Space) -> Result<(), StoreError> {
         let writers: Vec<_> = (0..8)
             .map(|writer| {
                 scope.spawn(move || {
-                    (0..1000).try_for_each(|at| commit_one(space, 1_000_000 + writer * 1000 + at).map(|_| ()))
+                    (0..1000).try_for_each(|at| {
+                        commit_one(space, 1_000_000 + writer * 1000 + at, &Labels::new()).map(|_| ())
+                    })
                 })
             })
             .collect();
         writers.into_iter().try_for_each(|writer| writer.join().expect("a writer does not panic"))
     })?;
     report("4 KiB blobs, each durable, eight writers", 8000, begun.elapsed());
-    let begun = Instant::now();
-    commit_batch(store, space, 2_000_000, &Labels::new())?;
-    report("4 KiB blobs, 1000 staged under one sync", BATCH, begun.elapsed());
     Ok(())
 }
 
-fn fill(store: &Store, space: &Space) -> Result<(), StoreError> {
+fn fill(space: &Space) -> Result<(), StoreError> {
     let begun = Instant::now();
     let root = Labels::from([("containerd.io/gc.root".to_owned(), "1".to_owned())]);
-    for from in (0..MANY).step_by(BATCH) {
-        commit_batch(store, space, 3_000_000 + from, &root)?;
-    }
+    std::thread::scope(|scope| {
+        let root = &root;
+        let writers: Vec<_> = (0..8)
+            .map(|writer| {
+                let mine = (0..MANY / 8).map(move |at| 3_000_000 + writer * MANY + at);
+                scope.spawn(move || {
+                    mine.into_iter().try_for_each(|at| commit_one(space, at, root).map(|_| ()))
+                })
+            })
+            .collect();
+        writers.into_iter().try_for_each(|writer| writer.join().expect("a writer does not panic"))
+    })?;
     report("filling with blobs", MANY, begun.elapsed());
     let begun = Instant::now();
     std::thread::scope(|scope| {

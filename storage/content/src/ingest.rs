@@ -27,7 +27,7 @@ use crate::lease::Resource;
 use crate::metadata::key::{self, check_name};
 use crate::metadata::{Durability, Table};
 use crate::space::Space;
-use crate::store::{Store, SyncMark};
+use crate::store::Store;
 use crate::{StoreError, Subject};
 
 /// What an ingest should become.
@@ -70,8 +70,6 @@ pub struct Ingest {
     pub(crate) info: Info,
     pub(crate) file: File,
     pub(crate) hasher: Hasher,
-    /// Failed syncs when it was opened: after another, its bytes cannot be trusted.
-    pub(crate) mark: SyncMark,
     updated: SystemTime,
     resumed_bytes: u64,
 }
@@ -258,7 +256,6 @@ impl Ingest {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(&path).doing("open", &path)?;
-        let mark = space.store.sync_mark();
         let updated = info.started;
         let mut ingest = Self {
             space,
@@ -267,7 +264,6 @@ impl Ingest {
             info,
             file,
             hasher: Hasher::new(),
-            mark,
             updated,
             resumed_bytes: 0,
         };

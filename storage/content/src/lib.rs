@@ -43,7 +43,6 @@ pub use kind::{ErrorKind, Subject};
 pub use label::LabelChange;
 pub use lease::{EPHEMERAL_LABEL, Lease, LeaseId, Resource, ResourceKind};
 pub use namespace::NamespaceInfo;
-pub use publish::Staged;
 pub use recovery::{QuarantinedBlob, Recovery};
 pub use snapshot::{NewSnapshot, SnapshotKind, SnapshotRecord, SnapshotTable, Usage};
 pub use space::Space;

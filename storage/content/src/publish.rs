@@ -3,11 +3,6 @@
 //! `digest as expected? -> sync file -> rename into blobs/ -> sync directory -> record`. A crash at any arrow leaves the
 //! blob absent or whole: before the rename there is still the ingest, after it a file without a record, which the next
 //! start gives back to its ingest. Only a recorded blob can be read, and it is durable before it is recorded.
-//!
-//! Two speeds: [`Ingest::commit`] does all of it for one blob. A pull has many and syncs once: [`Ingest::stage`] verifies
-//! each, the caller calls [`crate::Store::sync`], and [`Space::commit_staged`] publishes all of them in one transaction.
-
-use std::collections::BTreeSet;
 
 use storage_model::{Digest, Labels, validate_labels};
 use storage_sys::durable::sync_directory;
@@ -21,26 +16,6 @@ use crate::metadata::{Table, key};
 use crate::space::Space;
 use crate::{StoreError, Subject};
 
-/// A verified ingest that is not durable yet. Dropping it keeps the ingest.
-#[derive(Debug)]
-pub struct Staged {
-    ingest: Ingest,
-    digest: Digest,
-    labels: Labels,
-}
-
-impl Staged {
-    /// Digest of the bytes.
-    pub fn digest(&self) -> &Digest {
-        &self.digest
-    }
-
-    /// Size of the bytes.
-    pub fn size(&self) -> u64 {
-        self.ingest.offset()
-    }
-}
-
 impl Ingest {
     /// Publishes the ingest as a blob of its namespace and returns its digest: durable when this returns.
     ///
@@ -51,28 +26,26 @@ impl Ingest {
     /// taken up again, cut or aborted. [`StoreError::AlreadyExists`] if the namespace has the blob: the ingest is gone.
     /// [`StoreError::Sync`] if the disk lost what was written: the ingest is gone.
     pub fn commit(self, expected: Expected, labels: Labels) -> Result<Digest, StoreError> {
-        let staged = self.stage(expected, labels)?;
-        let (digest, space) = (staged.digest, staged.ingest.space.clone());
+        validate_labels(&labels)?;
+        let digest = self.verified(expected)?;
+        let space = self.space.clone();
         if space.store.0.metadata.contains(Table::Blobs, &key::blob(&space.namespace, &digest))? {
-            return Err(already_here(&space, staged.ingest, &digest));
+            return Err(already_here(&space, self, &digest));
         }
-        if let Err(source) = staged.ingest.file.sync_data() {
-            let path = staged.ingest.data_path();
-            staged.ingest.abort()?;
+        if let Err(source) = self.file.sync_data() {
+            let path = self.data_path();
+            self.abort()?;
             return Err(StoreError::Sync { path, source: Some(source) });
         }
-        match publish(&space, &[staged])?.as_slice() {
-            [] => Ok(digest),
-            _ => Err(StoreError::already_exists(Subject::Blob, digest)),
+        if publish(&space, &self, &digest, &labels)? {
+            Ok(digest)
+        } else {
+            Err(StoreError::already_exists(Subject::Blob, digest))
         }
     }
 
-    /// Verifies the ingest without making it durable; see [`Space::commit_staged`].
-    ///
-    /// # Errors
-    /// [`StoreError::DigestMismatch`] or [`StoreError::SizeMismatch`] if other bytes arrived: the ingest stays.
-    pub fn stage(self, expected: Expected, labels: Labels) -> Result<Staged, StoreError> {
-        validate_labels(&labels)?;
+    /// The digest of what arrived, if that and its size are what was expected.
+    fn verified(&self, expected: Expected) -> Result<Digest, StoreError> {
         for size in [expected.size, self.info.expected.size].into_iter().flatten() {
             if size != self.offset() {
                 let (reference, actual) = (self.info.reference.clone(), self.offset());
@@ -85,28 +58,7 @@ impl Ingest {
                 return Err(StoreError::DigestMismatch { expected, actual: digest });
             }
         }
-        Ok(Staged { ingest: self, digest, labels })
-    }
-}
-
-impl Space {
-    /// Publishes all of `staged` in one step: after a crash all of them are there, or none.
-    ///
-    /// The caller has called [`crate::Store::sync`] (or `sync_since`) after staging the last of them, and it succeeded.
-    /// Blobs that the namespace has already stay as they are, and join the lease of this view.
-    ///
-    /// # Errors
-    /// [`StoreError::Sync`] if a sync failed since one of them was begun: their bytes may be lost, and their ingests are
-    /// gone. Any other error leaves all of them as ingests.
-    pub fn commit_staged(&self, staged: Vec<Staged>) -> Result<(), StoreError> {
-        let now = self.store.sync_mark();
-        if staged.iter().any(|one| one.ingest.mark != now) {
-            let path = self.store.0.layout.ingests.clone();
-            staged.into_iter().try_for_each(|one| one.ingest.abort())?;
-            return Err(StoreError::Sync { path, source: None });
-        }
-        publish(self, &staged)?;
-        Ok(())
+        Ok(digest)
     }
 }
 
@@ -122,78 +74,63 @@ fn already_here(space: &Space, ingest: Ingest, digest: &Digest) -> StoreError {
     }
 }
 
-/// Puts the files of durable, verified ingests in place and records them; answers with those the namespace had already.
-fn publish(space: &Space, staged: &[Staged]) -> Result<Vec<Digest>, StoreError> {
-    let inner = &space.store.0;
-    let _here = inner.digests.lock(staged.iter().map(|one| &one.digest));
-    let mut placed = BTreeSet::new();
-    let outcome = place(space, staged, &mut placed).and_then(|()| record(space, staged));
+/// Puts the file of a durable, verified ingest in place and records it; answers whether the namespace had it not yet.
+fn publish(space: &Space, ingest: &Ingest, digest: &Digest, labels: &Labels) -> Result<bool, StoreError> {
+    let _here = space.store.0.digests.lock(std::iter::once(digest));
+    let placed = place(space, ingest, digest)?;
+    let outcome = sync_blobs(space, placed).and_then(|()| record(space, ingest, digest, labels));
     match &outcome {
-        // They may be recorded after all, and then the files must be where they are. If not, they are orphans, which
-        // the next ingest that expects them takes back.
-        Err(error) if error.is_uncertain() => return outcome,
-        Err(_) => {
-            give_back(space, staged, &placed);
-            return outcome;
-        }
-        Ok(_) => {}
+        // It may be recorded after all, and then the file must be where it is. If not, it is an orphan, which the next
+        // ingest that expects it takes back.
+        Err(error) if error.is_uncertain() => {}
+        Err(_) if placed => give_back(space, ingest, digest),
+        _ => {}
     }
-    for one in staged {
-        // Published is published: what is left of the ingest is a few bytes, which the next start removes.
-        if let Err(error) = std::fs::remove_dir_all(&one.ingest.directory) {
-            tracing::debug!(path = %one.ingest.directory.display(), %error, "an ingest's directory stays");
-        }
+    let fresh = outcome?;
+    // Published is published: what is left of the ingest is a few bytes, which the next start removes.
+    if let Err(error) = std::fs::remove_dir_all(&ingest.directory) {
+        tracing::debug!(path = %ingest.directory.display(), %error, "an ingest's directory stays");
     }
-    outcome
+    Ok(fresh)
 }
 
-/// Renames the files into `blobs/` and makes their names durable. Bytes that another namespace has are there already.
-fn place(space: &Space, staged: &[Staged], placed: &mut BTreeSet<Digest>) -> Result<(), StoreError> {
-    let inner = &space.store.0;
-    for one in staged {
-        let known = inner.metadata.get::<ContentRecord>(one.digest.as_bytes())?.is_some();
-        if known || placed.contains(&one.digest) {
-            continue;
-        }
-        let path = space.store.blob_path(&one.digest);
-        std::fs::rename(one.ingest.data_path(), &path).doing("publish", &path)?;
-        placed.insert(one.digest);
+/// Renames the file into `blobs/`, unless another namespace has the bytes: then they are there already.
+fn place(space: &Space, ingest: &Ingest, digest: &Digest) -> Result<bool, StoreError> {
+    if space.store.0.metadata.get::<ContentRecord>(digest.as_bytes())?.is_some() {
+        return Ok(false);
     }
-    if placed.is_empty() {
-        return Ok(());
-    }
-    sync_directory(&inner.layout.blobs)
-        .map_err(|source| StoreError::Sync { path: inner.layout.blobs.clone(), source: Some(source) })
+    let path = space.store.blob_path(digest);
+    std::fs::rename(ingest.data_path(), &path).doing("publish", &path)?;
+    Ok(true)
 }
 
-/// Records the blobs whose files are in place; answers with those the namespace had already.
-fn record(space: &Space, staged: &[Staged]) -> Result<Vec<Digest>, StoreError> {
-    let touched: Vec<Node> = staged.iter().map(|one| Node::blob(&space.namespace, &one.digest)).collect();
-    space.change(touched, |transaction| {
-        let mut already = Vec::new();
-        for one in staged {
-            let blob_key = key::blob(&space.namespace, &one.digest);
-            if transaction.lock::<BlobRecord>(&blob_key)?.is_some() {
-                already.push(one.digest);
-            } else {
-                let record = BlobRecord::new(one.size(), one.labels.clone());
-                hold(transaction, &space.namespace, &one.digest, &record)?;
-            }
-            space.join_lease(transaction, &Resource::content(&one.digest))?;
-            one.ingest.space.leave_lease(transaction, &Resource::ingest(&one.ingest.info.reference))?;
+/// Makes the name of a file that was `placed` durable.
+fn sync_blobs(space: &Space, placed: bool) -> Result<(), StoreError> {
+    let blobs = &space.store.0.layout.blobs;
+    match placed {
+        true => sync_directory(blobs)
+            .map_err(|source| StoreError::Sync { path: blobs.clone(), source: Some(source) }),
+        false => Ok(()),
+    }
+}
+
+/// Records the blob whose file is in place; answers whether the namespace had it not yet.
+fn record(space: &Space, ingest: &Ingest, digest: &Digest, labels: &Labels) -> Result<bool, StoreError> {
+    space.change([Node::blob(&space.namespace, digest)], |transaction| {
+        let fresh = transaction.lock::<BlobRecord>(&key::blob(&space.namespace, digest))?.is_none();
+        if fresh {
+            let record = BlobRecord::new(ingest.offset(), labels.clone());
+            hold(transaction, &space.namespace, digest, &record)?;
         }
-        Ok(already)
+        space.join_lease(transaction, &Resource::content(digest))?;
+        space.leave_lease(transaction, &Resource::ingest(&ingest.info.reference))?;
+        Ok(fresh)
     })
 }
 
-/// Undoes the renames after a failure, so that the ingests are as they were. What cannot be undone is for the next start.
-fn give_back(space: &Space, staged: &[Staged], placed: &BTreeSet<Digest>) {
-    let mut rest = placed.clone();
-    for one in staged {
-        if rest.remove(&one.digest)
-            && let Err(error) = std::fs::rename(space.store.blob_path(&one.digest), one.ingest.data_path())
-        {
-            tracing::warn!(digest = %one.digest, %error, "a blob that was not recorded stays until the next start");
-        }
+/// Undoes the rename after a failure, so that the ingest is as it was. What cannot be undone is for the next start.
+fn give_back(space: &Space, ingest: &Ingest, digest: &Digest) {
+    if let Err(error) = std::fs::rename(space.store.blob_path(digest), ingest.data_path()) {
+        tracing::warn!(%digest, %error, "a blob that was not recorded stays until the next start");
     }
 }

@@ -107,8 +107,7 @@ impl Store {
     /// Makes everything written to the root's file system durable (`syncfs`).
     ///
     /// # Errors
-    /// [`StoreError::Sync`] if any write since the last sync was lost, whoever made it. What was staged before then can
-    /// no longer be committed.
+    /// [`StoreError::Sync`] if any write since the last sync was lost, whoever made it.
     pub fn sync(&self) -> Result<(), StoreError> {
         self.sync_since(self.sync_mark())
     }

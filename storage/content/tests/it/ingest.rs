@@ -123,40 +123,6 @@ fn a_known_blob_is_not_ingested_again() {
 }
 
 #[test]
-fn staged_blobs_appear_together_after_one_sync() {
-    let fixture = Fixture::new();
-    let space = fixture.space();
-    put(&space, b"already here");
-    let staged = [&b"one"[..], b"two", b"three", b"already here", b"one"].into_iter().enumerate().map(
-        |(at, bytes)| {
-            let mut ingest = space.ingest(&format!("ref-{at}"), Expected::default()).unwrap();
-            ingest.write(bytes).unwrap();
-            ingest.stage(expecting(bytes), Labels::new()).unwrap()
-        },
-    );
-    let staged: Vec<_> = staged.collect();
-    assert_eq!(digests(&space).len(), 1);
-    assert_eq!(space.ingest("ref-0", Expected::default()).unwrap_err().kind(), ErrorKind::Unavailable);
-    fixture.store.sync().unwrap();
-    space.commit_staged(staged).unwrap();
-    assert_eq!(digests(&space).len(), 4);
-    assert!(names(&fixture.root().join("ingests")).is_empty());
-}
-
-#[test]
-fn a_staged_blob_that_is_dropped_is_an_ingest_again() {
-    let fixture = Fixture::new();
-    let space = fixture.space();
-    let mut ingest = space.ingest("ref", expecting(b"abc")).unwrap();
-    ingest.write(b"abc").unwrap();
-    drop(ingest.stage(Expected::default(), Labels::new()).unwrap());
-    assert!(digests(&space).is_empty());
-    let ingest = space.ingest("ref", Expected::default()).unwrap();
-    assert_eq!(ingest.offset(), 3);
-    ingest.commit(Expected::default(), Labels::new()).unwrap();
-}
-
-#[test]
 fn ingests_are_listed_and_aborted_by_reference() {
     let fixture = Fixture::new();
     let space = fixture.space();
