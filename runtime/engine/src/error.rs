@@ -248,7 +248,7 @@ impl EngineError {
             | Self::NoImage { .. }
             | Self::NoContainer { .. }
             | Self::NotMounted(_) => ErrorKind::NotFound,
-            Self::LayerType { .. } => ErrorKind::Unimplemented,
+            Self::LayerType { .. } => ErrorKind::FailedPrecondition,
             Self::Layer { source, .. } if is_disk_full(source) => ErrorKind::ResourceExhausted,
             Self::Layer { .. } | Self::DiffIdMismatch { .. } => ErrorKind::DataLoss,
             Self::ContainerExists { .. } => ErrorKind::AlreadyExists,
@@ -288,7 +288,7 @@ fn registry_kind(error: &RegistryError) -> ErrorKind {
         RegistryError::DigestMismatch { .. } | RegistryError::SizeMismatch { .. } => ErrorKind::DataLoss,
         RegistryError::Timeout { .. } => ErrorKind::DeadlineExceeded,
         error if error.is_transient() => ErrorKind::Unavailable,
-        RegistryError::Connect { .. } | RegistryError::UnknownHost { .. } => ErrorKind::Unavailable,
+        RegistryError::Connect { .. } => ErrorKind::Unavailable,
         _ => ErrorKind::FailedPrecondition,
     }
 }
