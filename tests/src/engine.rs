@@ -191,6 +191,7 @@ impl Drop for Engine {
             let _ = Command::new("kill").arg("-KILL").arg(pid.to_string()).stderr(Stdio::null()).status();
         }
         if let Some(mut child) = self.daemon.take() {
+            let _ = child.kill();
             let _ = child.wait();
         }
         for point in Self::mounts_below(self.directory.path()) {
