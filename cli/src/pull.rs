@@ -103,6 +103,7 @@ pub(crate) fn request(reference: &str, args: &RegistryArgs, credentials: Option<
         hosts_dir: absolute(args.hosts_dir.as_deref()),
         credentials,
         docker_config: absolute(docker_config().as_deref()),
+        ..PullRequest::default()
     }
 }
 

@@ -123,6 +123,7 @@ async fn mount(client: &Client, args: &MountArgs) -> Result<(), CliError> {
         image: image.name,
         target: target.to_string_lossy().into_owned(),
         snapshotter: String::new(),
+        ..MountImageRequest::default()
     };
     let mounted = client.engine().mount_image(request).await.map_err(failed(what))?.into_inner();
     output::print(&format!("{}\n", mounted.target))

@@ -123,7 +123,8 @@ pub(crate) async fn leases(global: &Global, verb: &LeasesVerb) -> Result<(), Cli
 /// [`CliError`].
 pub(crate) async fn collect(global: &Global) -> Result<(), CliError> {
     let client = Client::connect(global).await?;
-    let removed = client.engine().collect(CollectRequest {}).await.map_err(failed("collect"))?.into_inner();
+    let removed =
+        client.engine().collect(CollectRequest::default()).await.map_err(failed("collect"))?.into_inner();
     match global.format {
         Format::Table => output::print(&format!("{}\n", collected(&removed))),
         Format::Json => output::print(&output::json(&serde_json::json!({
@@ -155,7 +156,8 @@ mod tests {
 
     #[test]
     fn a_collection_says_what_went() {
-        let removed = CollectResponse { blobs: 1, snapshots: 3, ingests: 0, freed_bytes: 2048 };
+        let removed =
+            CollectResponse { blobs: 1, snapshots: 3, freed_bytes: 2048, ..CollectResponse::default() };
         assert_eq!(collected(&removed), "Removed 1 blob, 3 snapshots, 0 unfinished downloads: 2.0 KiB freed");
         assert_eq!(collected(&CollectResponse::default()), "Nothing to remove");
     }

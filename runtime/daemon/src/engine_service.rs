@@ -238,11 +238,14 @@ impl wire::engine_server::Engine for EngineService {
         request: Request<wire::MountImageRequest>,
     ) -> Result<Response<wire::MountImageResponse>, Status> {
         let namespace = namespace(request.metadata())?;
-        let wire::MountImageRequest { image, target, snapshotter } = request.into_inner();
+        let wire::MountImageRequest { image, target, snapshotter, .. } = request.into_inner();
         let target = absolute(&target, "target")?;
         let engine = self.engine.clone();
         let mounted = blocking(move || engine.mount_image(&namespace, &image, &target, &snapshotter)).await?;
-        Ok(Response::new(wire::MountImageResponse { target: mounted.display().to_string() }))
+        Ok(Response::new(wire::MountImageResponse {
+            target: mounted.display().to_string(),
+            ..Default::default()
+        }))
     }
 
     async fn unmount_image(
@@ -300,6 +303,7 @@ impl wire::engine_server::Engine for EngineService {
             snapshots: collected.snapshots,
             ingests: collected.ingests,
             freed_bytes: collected.freed_bytes,
+            ..Default::default()
         }))
     }
 
@@ -323,5 +327,68 @@ impl wire::engine_server::Engine for EngineService {
             features: Vec::new(),
             kernel: kernel.trim().to_owned(),
         }))
+    }
+    type UnpackStream = ReceiverStream<Result<wire::PullEvent, Status>>;
+
+    async fn unpack(&self, _: Request<wire::UnpackRequest>) -> Result<Response<Self::UnpackStream>, Status> {
+        Err(Status::unimplemented("not in this build yet"))
+    }
+
+    type PushStream = ReceiverStream<Result<wire::TransferEvent, Status>>;
+
+    async fn push(&self, _: Request<wire::PushRequest>) -> Result<Response<Self::PushStream>, Status> {
+        Err(Status::unimplemented("not in this build yet"))
+    }
+
+    type ImportStream = ReceiverStream<Result<wire::TransferEvent, Status>>;
+
+    async fn import(
+        &self,
+        _: Request<tonic::Streaming<wire::ImportRequest>>,
+    ) -> Result<Response<Self::ImportStream>, Status> {
+        Err(Status::unimplemented("not in this build yet"))
+    }
+
+    type ExportStream = ReceiverStream<Result<wire::ExportResponse, Status>>;
+
+    async fn export(&self, _: Request<wire::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
+        Err(Status::unimplemented("not in this build yet"))
+    }
+
+    type ConvertStream = ReceiverStream<Result<wire::TransferEvent, Status>>;
+
+    async fn convert(
+        &self,
+        _: Request<wire::ConvertRequest>,
+    ) -> Result<Response<Self::ConvertStream>, Status> {
+        Err(Status::unimplemented("not in this build yet"))
+    }
+
+    type CheckStream = ReceiverStream<Result<wire::CheckEvent, Status>>;
+
+    async fn check(&self, _: Request<wire::CheckRequest>) -> Result<Response<Self::CheckStream>, Status> {
+        Err(Status::unimplemented("not in this build yet"))
+    }
+
+    async fn tag(&self, _: Request<wire::TagRequest>) -> Result<Response<wire::TagResponse>, Status> {
+        Err(Status::unimplemented("not in this build yet"))
+    }
+
+    async fn resolve_image(
+        &self,
+        _: Request<wire::ResolveImageRequest>,
+    ) -> Result<Response<wire::ResolveImageResponse>, Status> {
+        Err(Status::unimplemented("not in this build yet"))
+    }
+
+    async fn why(&self, _: Request<wire::WhyRequest>) -> Result<Response<wire::WhyResponse>, Status> {
+        Err(Status::unimplemented("not in this build yet"))
+    }
+
+    async fn disk_usage(
+        &self,
+        _: Request<wire::DiskUsageRequest>,
+    ) -> Result<Response<wire::DiskUsageResponse>, Status> {
+        Err(Status::unimplemented("not in this build yet"))
     }
 }

@@ -260,7 +260,7 @@ async fn what_is_written_under_a_lease_outlives_a_collection_and_the_rest_does_n
         answers.message().await.unwrap().unwrap();
     }
     let mut engine = client!(daemon, EngineClient<_>);
-    let collected = engine.collect(request(CollectRequest {})).await.unwrap().into_inner();
+    let collected = engine.collect(request(CollectRequest::default())).await.unwrap().into_inner();
     assert_eq!(collected.blobs, 1);
     assert_eq!(get(&mut client, &Digest::of(b"kept"), 0, 0).await.unwrap(), b"kept");
     assert_eq!(get(&mut client, &Digest::of(b"lost"), 0, 0).await.unwrap_err().code(), Code::NotFound);
