@@ -85,6 +85,21 @@ pub enum EngineError {
         /// What to do.
         hint: &'static str,
     },
+    /// What is to be unpacked is no layer of a kind we know.
+    #[error(
+        "{digest} has type {media_type:?}, which is no layer that can be unpacked here: tars, plain or compressed with gzip or zstd, can"
+    )]
+    NoLayer {
+        /// What was given.
+        digest: Digest,
+        /// Its media type.
+        media_type: String,
+    },
+    /// A layer is to be unpacked where nothing may be written.
+    #[error(
+        "the mounts to unpack into are read-only: take those of an active snapshot (`prepare`, not `view`)"
+    )]
+    ReadOnlyMounts,
     /// A layer is damaged or hostile.
     #[error("layer {digest} of {reference} cannot be unpacked")]
     Layer {
@@ -248,7 +263,8 @@ impl EngineError {
             | Self::NoImage { .. }
             | Self::NoContainer { .. }
             | Self::NotMounted(_) => ErrorKind::NotFound,
-            Self::LayerType { .. } => ErrorKind::FailedPrecondition,
+            Self::LayerType { .. } | Self::ReadOnlyMounts => ErrorKind::FailedPrecondition,
+            Self::NoLayer { .. } => ErrorKind::Unimplemented,
             Self::Layer { source, .. } if is_disk_full(source) => ErrorKind::ResourceExhausted,
             Self::Layer { .. } | Self::DiffIdMismatch { .. } => ErrorKind::DataLoss,
             Self::ContainerExists { .. } => ErrorKind::AlreadyExists,

@@ -7,12 +7,14 @@
 //! Not here: the wire (`runtime-daemon`), words for a terminal (`cli`).
 #![forbid(unsafe_code)]
 
+mod apply;
 mod collect;
 mod container;
 mod engine;
 mod error;
 mod image;
 mod mount;
+mod mounted;
 mod pull;
 
 pub use container::{ContainerState, RunRequest, Started, Status};

@@ -12,6 +12,7 @@ mod context;
 mod error;
 mod options;
 mod overlay;
+mod shape;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use rustix::mount::{
 pub use error::{KernelLog, MountError};
 pub use options::join_layers;
 pub use overlay::{LAYERS_MAX, OverlayOptions, mount_overlay, overlay};
+pub use shape::{Shape, shape};
 pub use table::{MountPoint, mounts_under, parse_mountinfo};
 
 /// A mount as containerd writes it: what its clients receive and what [`mount_all`] understands.

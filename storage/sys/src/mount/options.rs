@@ -121,7 +121,7 @@ pub(super) fn split_layers(value: &str) -> Vec<PathBuf> {
 }
 
 /// Removes the backslashes that protect characters.
-fn unescape(value: &str) -> PathBuf {
+pub(super) fn unescape(value: &str) -> PathBuf {
     let mut path = Vec::with_capacity(value.len());
     let mut bytes = value.bytes();
     while let Some(byte) = bytes.next() {
