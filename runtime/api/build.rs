@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tonic_prost_build::Config;
+
 const PROTO_DIR: &str = "proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -12,12 +14,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     files.sort();
     println!("cargo::rerun-if-changed={PROTO_DIR}");
     let descriptors = protox::compile(&files, [PROTO_DIR])?;
+    let mut config = Config::new();
+    // For what travels inside `Any`, where a message is told by its name.
+    config.enable_type_names();
     tonic_prost_build::configure()
         .build_server(true)
         .build_client(true)
         .bytes(".containerd.services.content.v1")
         .include_file("api.rs")
-        .compile_fds(descriptors)?;
+        .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }
 

@@ -5,10 +5,13 @@
 //! Both sides are here, clients and servers, so that the CLI, the daemon and the tests speak one definition.
 //!
 //! [`filter`] is the one piece of the wire that is text: containerd's filter syntax, parsed here for every `List`.
+//! [`any`] puts messages into `Any` and takes them out; [`event`] reads those that events carry.
 //!
 //! Not here: behaviour (`runtime-daemon`), transport (each side brings its own).
 #![forbid(unsafe_code)]
 
+pub mod any;
+pub mod event;
 pub mod filter;
 
 pub use generated::*;
