@@ -6,7 +6,7 @@ use std::path::Path;
 
 use storage_sys::tree::{Attributes, EntryPath, Finished, Node, Start, Tree};
 
-use crate::tar::{Entry, EntryKind, Piece, TarError, TarReader, Xattrs};
+use crate::tar::{Entry, EntryKind, Piece, Reader, TarError, Xattrs};
 use crate::{EntryName, EntryRefused, LayerError, UnpackOptions, Whiteouts};
 
 /// What a tar did.
@@ -29,7 +29,7 @@ pub(crate) fn apply(
     let tree = opened.map_err(|source| LayerError::Target { path: target.to_owned(), source })?;
     let ours = HashSet::new();
     let mut this =
-        Apply { reader: TarReader::new(input, &options.limits), tree, whiteouts: options.whiteouts, ours };
+        Apply { reader: Reader::new(input, &options.limits), tree, whiteouts: options.whiteouts, ours };
     let mut entries = 0;
     while let Some(entry) = this.reader.next_entry().map_err(LayerError::Tar)? {
         entries += 1;
@@ -48,7 +48,7 @@ pub(crate) fn apply(
 }
 
 struct Apply<'i, I> {
-    reader: TarReader<&'i mut I>,
+    reader: Reader<&'i mut I>,
     tree: Tree,
     whiteouts: Whiteouts,
     /// What this layer brought, with the directories these lie in: a whiteout leaves it. Only for [`Whiteouts::Apply`];

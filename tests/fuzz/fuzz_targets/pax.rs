@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use storage_layer::Limits;
-use storage_layer::tar::{TarError, TarReader};
+use storage_layer::tar::{TarError, Reader};
 
 fn header(kind: u8, size: usize) -> [u8; 512] {
     let mut raw = [0; 512];
@@ -28,7 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
     archive.resize(archive.len().next_multiple_of(512), 0);
     archive.extend_from_slice(&header(b'0', 1024));
     archive.resize(archive.len() + 4096, b'1');
-    let mut reader = TarReader::new(&archive[..], &Limits::default());
+    let mut reader = Reader::new(&archive[..], &Limits::default());
     if let Ok(Some(entry)) = reader.next_entry() {
         assert!(!entry.name.contains(&0));
         assert!(entry.xattrs.iter().all(|(name, _)| !name.is_empty() && !name.contains(&0)));

@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use storage_layer::Limits;
-use storage_layer::tar::{Piece, TarError, TarReader};
+use storage_layer::tar::{Piece, TarError, Reader};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut archive = bytes.to_vec();
@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
         block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     }
     let limits = Limits { sparse_pieces_max: 1000, ..Limits::default() };
-    let mut reader = TarReader::new(&archive[..], &limits);
+    let mut reader = Reader::new(&archive[..], &limits);
     while let Ok(Some(entry)) = reader.next_entry() {
         assert!(!entry.name.contains(&0) && entry.mode <= 0o7777 && entry.uid != u32::MAX);
         assert!(entry.mtime.nanoseconds < 1_000_000_000);

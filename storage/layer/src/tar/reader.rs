@@ -21,10 +21,10 @@ pub enum Piece<'a> {
 
 /// Reads a tar from a buffered reader. See the module.
 ///
-/// [`TarReader::next_entry`], then [`TarReader::read_data`] if the entry is a file (what is not read is skipped), to
-/// the end; then [`TarReader::drain`].
+/// [`Reader::next_entry`], then [`Reader::read_data`] if the entry is a file (what is not read is skipped), to
+/// the end; then [`Reader::drain`].
 #[derive(Debug)]
-pub struct TarReader<R> {
+pub struct Reader<R> {
     input: R,
     limits: Limits,
     /// Bytes taken so far.
@@ -50,9 +50,9 @@ struct Pending {
 }
 
 /// Largest time that is believed, in seconds from 1970 either way: 34,000 years. File systems end long before.
-const SECONDS_MAX: u64 = 1 << 40;
+pub(super) const SECONDS_MAX: u64 = 1 << 40;
 
-impl<R: BufRead> TarReader<R> {
+impl<R: BufRead> Reader<R> {
     /// A reader at the start of an archive.
     pub fn new(input: R, limits: &Limits) -> Self {
         let (offset, data, padding, size) = (0, 0, 0, 0);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use storage_layer::Limits;
-use storage_layer::tar::{EntryKind, TarReader};
+use storage_layer::tar::{EntryKind, Reader};
 
 use crate::support::{Header, Tar, Yard};
 
@@ -45,7 +45,7 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn ours(tar: &[u8]) -> Vec<String> {
-    let mut reader = TarReader::new(tar, &Limits::default());
+    let mut reader = Reader::new(tar, &Limits::default());
     let mut names = Vec::new();
     while let Some(entry) = reader.next_entry().unwrap() {
         names.push(String::from_utf8(entry.name).unwrap().trim_end_matches('/').to_owned());
@@ -110,7 +110,7 @@ func main() {
 /// As [`GO`] prints it, of names in ASCII.
 fn lines(tar: &[u8]) -> Option<String> {
     use std::fmt::Write as _;
-    let mut reader = TarReader::new(tar, &Limits::default());
+    let mut reader = Reader::new(tar, &Limits::default());
     let mut lines = String::new();
     while let Some(entry) = reader.next_entry().ok()? {
         let link = match &entry.kind {

@@ -1,7 +1,7 @@
 //! Invariants over generated archives: rows U8 and U27.
 
 use proptest::prelude::*;
-use storage_layer::tar::{Piece, TarReader};
+use storage_layer::tar::{Piece, Reader};
 use storage_layer::{LayerError, Limits, UnpackOptions, Whiteouts, unpack};
 use storage_model::{Compression, Digest};
 
@@ -82,7 +82,7 @@ proptest! {
             header.0.copy_from_slice(&blocks[..512]);
             blocks[..512].copy_from_slice(&header.sealed());
         }
-        let mut reader = TarReader::new(&blocks[..], &Limits::default());
+        let mut reader = Reader::new(&blocks[..], &Limits::default());
         while let Ok(Some(entry)) = reader.next_entry() {
             let mut length = 0u64;
             let read = reader.read_data(|piece| {

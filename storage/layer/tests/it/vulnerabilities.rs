@@ -9,14 +9,14 @@ use std::io::Read as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::time::{Duration, Instant};
 
-use storage_layer::tar::TarReader;
+use storage_layer::tar::Reader;
 use storage_layer::{LayerError, Limits, UnpackOptions, Whiteouts, unpack};
 use storage_model::{Compression, Digest};
 
 use crate::support::{Header, Tar, Yard, gzip, in_own_process, record, refusal, unpacked, zstd};
 
 fn names(tar: &[u8]) -> Vec<String> {
-    let mut reader = TarReader::new(tar, &Limits::default());
+    let mut reader = Reader::new(tar, &Limits::default());
     let mut names = Vec::new();
     while let Some(entry) = reader.next_entry().unwrap() {
         names.push(String::from_utf8(entry.name).unwrap());
@@ -60,7 +60,7 @@ fn vuln_u03_a_malformed_extended_header_refuses_the_layer() {
             for flip in [0x01, 0x80, 0xff] {
                 let mut bad = tar.clone();
                 bad[at] ^= flip;
-                let mut reader = TarReader::new(&bad[..], &Limits::default());
+                let mut reader = Reader::new(&bad[..], &Limits::default());
                 assert!(reader.next_entry().is_err(), "header byte {at} ^ {flip:#x}");
             }
         }
