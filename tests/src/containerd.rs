@@ -49,6 +49,11 @@ impl Containerd {
         Ok(containerd)
     }
 
+    /// Its socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// A command for it: `ctr`, or another program with the same options.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);

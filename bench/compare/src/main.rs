@@ -1,210 +1,56 @@
-//! Cold pull and first run of images beside containerd and podman, interleaved in one session.
+//! Windlass beside other engines, in one run on one machine, interleaved.
 //!
-//! Every peer fetches the same images from one `docker-registry` through one [`shaper`], starting from the same cold
-//! state ([`cold`]), in an order that turns with each round so that a busy minute of the machine hits all alike. The
-//! tables go to `--out`; each sample is printed as it is made.
+//! - [`pull`]: cold pull and first run of images through a network of known latency and bandwidth.
+//! - [`store`]: what the store under it does in a second: snapshots, content, archives, collection.
 //!
-//! Not here: making the images (`bench/images.sh`), lazy pulling, start latency.
+//! A figure here is a ratio against a peer measured minutes before or after; on another day or machine only the ratio
+//! counts.
 
-mod cold;
-mod peers;
-mod report;
-mod shaper;
+mod pull;
+mod spread;
+mod store;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use anyhow::Result;
+use clap::{Parser, Subcommand};
 
-use crate::peers::Peer;
-use crate::report::Sample;
-use crate::shaper::{NETWORKS, Network, Shaper};
-
-/// Cold pull and first run beside other engines.
+/// Windlass beside other engines.
 #[derive(Debug, Parser)]
 #[command(name = "bench-compare")]
 struct Arguments {
-    /// Directory of OCI image layouts, one a directory, each with a tag `latest` and a script /bench/run inside.
-    #[arg(long)]
-    layouts: PathBuf,
-    /// Directory for the engines' data, on a plain local file system.
-    #[arg(long)]
-    data: PathBuf,
-    /// Images to measure.
-    #[arg(long, value_delimiter = ',', default_value = "python,node,redis")]
-    images: Vec<String>,
-    /// Networks: loopback, lan (5 ms, 10 Gbit/s), cloud (20 ms, 1 Gbit/s), wan (50 ms, 100 Mbit/s).
-    #[arg(long, value_delimiter = ',', default_value = "cloud")]
-    networks: Vec<String>,
-    /// Engines: windlass, containerd, containerd-overlap, podman.
-    #[arg(long, value_delimiter = ',', default_value = "windlass,containerd,containerd-overlap,podman")]
-    peers: Vec<String>,
-    /// Rounds.
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
-    /// Markdown file for the tables.
-    #[arg(long)]
-    out: Option<PathBuf>,
+    #[command(subcommand)]
+    what: What,
 }
 
-/// An image in the registry.
-struct Pushed {
-    name: String,
-    reference: String,
-    blobs: Vec<PathBuf>,
-    bytes: u64,
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Cold pull and first run beside containerd and podman
+    Pull(pull::Arguments),
+    /// Rates of the store beside containerd: snapshots, content, import, export, push, collection
+    Store(store::Arguments),
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     tests::require_root()?;
-    let networks = arguments.networks.iter().map(|name| network(name)).collect::<Result<Vec<_>>>()?;
-    fs::create_dir_all(&arguments.data)?;
-    let registry = tests::Registry::start()?;
-    let shaper = Shaper::start(registry.address())?;
-    let images = arguments
-        .images
-        .iter()
-        .map(|name| push(&arguments.layouts.join(name), name, &registry, &shaper))
-        .collect::<Result<Vec<_>>>()?;
-    let warm = cold::Warm::new(&tests::windlass()?);
-    let mut peers = peers::start(&arguments.peers, &arguments.data)?;
-    let mut samples = Vec::new();
-    for network in networks {
-        for image in &images {
-            for round in 0..arguments.runs {
-                for turn in 0..peers.len() {
-                    let at = (round + turn) % peers.len();
-                    match measure(peers[at].as_mut(), image, network, &warm, &shaper) {
-                        Ok(sample) => {
-                            println!("{}", line(&sample));
-                            samples.push(sample);
-                        }
-                        // One failure must not cost the session; the number of runs in the table tells it.
-                        Err(error) => {
-                            eprintln!("{} {} {}: {error:#}", network.name, image.name, peers[at].name())
-                        }
-                    }
-                }
-            }
-        }
-    }
-    let text = format!("{}\n{}", heading(&peers), report::tables(&samples));
-    println!("\n{text}");
-    for peer in &mut peers {
-        peer.clean()?;
-    }
-    match arguments.out {
-        Some(path) => fs::write(&path, text).with_context(|| format!("{}", path.display())),
-        None => Ok(()),
+    match arguments.what {
+        What::Pull(arguments) => pull::run(arguments),
+        What::Store(arguments) => store::run(arguments),
     }
 }
 
-fn network(name: &str) -> Result<Network> {
-    let known = NETWORKS.iter().find(|network| network.name == name);
-    known.copied().with_context(|| format!("{name:?} is no network: loopback, lan, cloud, wan"))
-}
-
-/// Copies a layout into the registry and finds the files that it serves.
-fn push(layout: &Path, name: &str, registry: &tests::Registry, shaper: &Shaper) -> Result<Pushed> {
-    let mut copy = Command::new("skopeo");
-    copy.args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]);
-    copy.arg(format!("oci:{}:latest", layout.display()))
-        .arg(format!("docker://{}", registry.reference(&format!("{name}:latest"))));
-    tests::finish(&mut copy, Duration::from_secs(300))?
-        .success()
-        .with_context(|| format!("{}", layout.display()))?;
-    let mut blobs = Vec::new();
-    let mut bytes = 0;
-    for entry in fs::read_dir(layout.join("blobs/sha256"))? {
-        let entry = entry?;
-        let Ok(digest) = format!("sha256:{}", entry.file_name().to_string_lossy()).parse() else { continue };
-        let file = registry.blob_file(&digest);
-        // A layout may hold blobs of an earlier tag, which were not copied.
-        if let Ok(metadata) = file.metadata() {
-            bytes += metadata.len();
-            blobs.push(file);
-        }
-    }
-    ensure!(!blobs.is_empty(), "the registry took no blob of {}", layout.display());
-    Ok(Pushed {
-        name: name.to_owned(),
-        reference: format!("{}/{name}:latest", shaper.address()),
-        blobs,
-        bytes,
-    })
-}
-
-fn measure(
-    peer: &mut dyn Peer,
-    image: &Pushed,
-    network: Network,
-    warm: &cold::Warm,
-    shaper: &Shaper,
-) -> Result<Sample> {
-    peer.clean()?;
-    warm.drop_everything_else(&image.blobs)?;
-    // The command line itself is warm, as it is for anybody who has used it this day.
-    let _ = peer.version();
-    shaper.imitate(network);
-    let (busy, started) = (cold::busy_seconds(), Instant::now());
-    let parts = peer.pull(&image.reference)?;
-    let pull = started.elapsed().as_secs_f64();
-    let busy = cold::busy_seconds() - busy;
-    let (bytes, connections) = shaper.counted();
-    ensure!(
-        bytes as f64 > 0.95 * image.bytes as f64,
-        "not cold: {bytes} of {} bytes were fetched",
-        image.bytes
-    );
-    let first = peer.run(&image.reference)?.as_secs_f64();
-    Ok(Sample {
-        network: network.name,
-        image: image.name.clone(),
-        peer: peer.name(),
-        pull,
-        first,
-        bytes,
-        connections,
-        busy,
-        parts: parts.0,
-    })
-}
-
-fn line(sample: &Sample) -> String {
-    let parts: Vec<_> = sample.parts.iter().map(|(name, seconds)| format!("{name} {seconds:.2}")).collect();
-    format!(
-        "{} {} {}: pull {:.2} s, first {:.2} s, {:.0} MB, busy {:.1} core-s {}",
-        sample.network,
-        sample.image,
-        sample.peer,
-        sample.pull,
-        sample.first,
-        sample.bytes as f64 / 1e6,
-        sample.busy,
-        parts.join(", ")
-    )
-}
-
-/// Machine, command and versions: a figure without them is no figure.
-fn heading(peers: &[Box<dyn Peer>]) -> String {
+/// Machine and command: a figure without them is no figure.
+fn heading(title: &str) -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpu =
         read("/proc/cpuinfo").lines().find_map(|line| line.strip_prefix("model name\t: ").map(str::to_owned));
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let load = read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ");
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-    let mut text = format!(
-        "# Cold pull and first run\n\n- machine: {cores} cores of {}, kernel {}, load at the end {load}\n- command: `bench-compare {command}`\n",
+    format!(
+        "# {title}\n\n- machine: {cores} cores of {}, kernel {}, load at the end {load}\n- command: `bench-compare {command}`\n",
         cpu.as_deref().unwrap_or("an unknown processor"),
         read("/proc/sys/kernel/osrelease").trim(),
-    );
-    for peer in peers {
-        let version = peer.version();
-        text.push_str(&format!("- {}: {}\n", peer.name(), version.lines().next().unwrap_or_default().trim()));
-    }
-    text
+    )
 }

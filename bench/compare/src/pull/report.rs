@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::spread::Spread;
+
 /// One cold pull and first run.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
@@ -21,32 +23,6 @@ pub(crate) struct Sample {
     pub(crate) busy: f64,
     /// Seconds of work by name, as the engine tells them.
     pub(crate) parts: Vec<(String, f64)>,
-}
-
-/// A column of numbers, summed up.
-struct Spread {
-    median: f64,
-    least: f64,
-}
-
-impl Spread {
-    fn of(numbers: impl Iterator<Item = f64>) -> Self {
-        let mut sorted: Vec<f64> = numbers.collect();
-        sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        let median = match sorted.len() {
-            0 => f64::NAN,
-            even if even % 2 == 0 => f64::midpoint(sorted[middle - 1], sorted[middle]),
-            _ => sorted[middle],
-        };
-        Self { median, least: sorted.first().copied().unwrap_or(f64::NAN) }
-    }
-}
-
-impl std::fmt::Display for Spread {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.2} ({:.2})", self.median, self.least)
-    }
 }
 
 /// The tables of a whole session: one of times, one of where ours went.
