@@ -22,5 +22,7 @@ library=$(find "$build/release/build" -name librocksdb.a -path '*librocksdb-sys-
 mkdir -p "$target"
 # Renamed into place, so that an interrupted copy is never taken for the library.
 cp "$library" "$target/.librocksdb.a.$$"
+# Its debug information is 1.5 GB, and every program linked with it would carry half of that.
+strip --strip-debug "$target/.librocksdb.a.$$"
 mv "$target/.librocksdb.a.$$" "$target/librocksdb.a"
 rm -rf "$build"
