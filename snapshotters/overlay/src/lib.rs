@@ -65,7 +65,7 @@ impl Overlay {
     pub fn cleanup(&self) -> Result<(), SnapshotError> {
         // In this order: a directory listed now had its record before.
         let found = self.0.directories.list()?;
-        let known = self.0.store.snapshot_numbers(NAME)?;
+        let known = self.0.store.snapshot_numbers()?;
         let mut first_error = None;
         for number in found.into_iter().filter(|number| !known.contains(number)) {
             tracing::debug!(number, "discarding a directory that no snapshot owns");

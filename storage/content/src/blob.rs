@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use storage_model::{Digest, Labels};
 
+use crate::change::Change;
 use crate::collect::Node;
 use crate::error::IoContext as _;
 use crate::label::LabelChange;
@@ -220,6 +221,7 @@ impl Space {
             self.store.discard_content(digest)?;
             self.store.0.trash.empty_soon();
         }
+        self.store.tell(&self.namespace, || Change::ContentDeleted { digest: *digest });
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use storage_model::{Identifier, Labels, validate_labels};
 
+use crate::change::Change;
 use crate::collect::Node;
 use crate::metadata::record::nanos;
 use crate::metadata::{Record, Table, key};
@@ -71,6 +72,18 @@ impl fmt::Debug for ContainerRecord {
     }
 }
 
+impl ContainerRecord {
+    /// What is told when it was made (`fresh`) or replaced.
+    fn written(&self, fresh: bool) -> Change {
+        let (id, image) = (self.id.to_string(), self.image.clone());
+        if fresh {
+            return Change::ContainerCreated { id, image, runtime: self.runtime.clone() };
+        }
+        let (labels, snapshot_key) = (self.labels.clone(), self.snapshot_key.clone());
+        Change::ContainerUpdated { id, image, labels, snapshot_key }
+    }
+}
+
 impl Space {
     /// Makes a container or replaces the one of that identifier, which keeps its time of creation.
     ///
@@ -124,7 +137,9 @@ impl Space {
             let record: Option<ContainerRecord> = transaction.lock(&container_key)?;
             record.ok_or_else(|| StoreError::not_found(Subject::Container, id))?;
             transaction.delete(Table::Containers, &container_key)
-        })
+        })?;
+        self.store.tell(&self.namespace, || Change::ContainerDeleted { id: id.to_string() });
+        Ok(())
     }
 
     fn write_container(
@@ -135,15 +150,18 @@ impl Space {
         validate_labels(&container.labels)?;
         let container_key = key::key(&self.namespace, &[container.id.as_str()]);
         let node = Node::container(&self.namespace, container.id.as_str());
-        self.change([node], |transaction| {
+        let (fresh, after) = self.change([node], |transaction| {
             let before: Option<ContainerRecord> = transaction.lock(&container_key)?;
             allowed(before.as_ref())?;
             let now = SystemTime::now();
+            let fresh = before.is_none();
             let created = before.map_or(now, |before| before.created);
             let after = ContainerRecord { created, updated: now, ..container.clone() };
             transaction.put(&container_key, &after)?;
-            Ok(after)
-        })
+            Ok((fresh, after))
+        })?;
+        self.store.tell(&self.namespace, || after.written(fresh));
+        Ok(after)
     }
 }
 

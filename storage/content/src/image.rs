@@ -8,10 +8,11 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use storage_model::{Descriptor, Digest, Labels, validate_labels};
 
+use crate::change::Change;
 use crate::collect::{EXPIRE_LABEL, Node};
 use crate::lease::Resource;
 use crate::metadata::key::{self, check_name};
-use crate::metadata::record::nanos;
+use crate::metadata::record::{nanos, nanos_if_any};
 use crate::metadata::{Record, Table, Transaction};
 use crate::space::Space;
 use crate::{StoreError, Subject};
@@ -31,6 +32,9 @@ pub struct ImageRecord {
     /// When it last changed.
     #[serde(with = "nanos")]
     pub updated: SystemTime,
+    /// When it was last used, which [`Space::mark_image_used`] notes: set by the store, kept when the image is replaced.
+    #[serde(default, with = "nanos_if_any", skip_serializing_if = "Option::is_none")]
+    pub used: Option<SystemTime>,
 }
 
 impl Record for ImageRecord {
@@ -41,7 +45,18 @@ impl ImageRecord {
     /// An image made now.
     pub fn new(name: impl Into<String>, target: Descriptor, labels: Labels) -> Self {
         let now = SystemTime::now();
-        Self { name: name.into(), target, labels, created: now, updated: now }
+        Self { name: name.into(), target, labels, created: now, updated: now, used: None }
+    }
+
+    /// When it was last used, or made if it never was.
+    pub fn last_used(&self) -> SystemTime {
+        self.used.map_or(self.created, |used| used.max(self.created))
+    }
+
+    /// What is told when it was made (`fresh`), replaced or changed.
+    fn written(&self, fresh: bool) -> Change {
+        let (name, labels) = (self.name.clone(), self.labels.clone());
+        if fresh { Change::ImageCreated { name, labels } } else { Change::ImageUpdated { name, labels } }
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -106,18 +121,21 @@ impl Space {
     ) -> Result<ImageRecord, StoreError> {
         check_name(Subject::Image, name)?;
         let image_key = key::key(&self.namespace, &[name]);
-        self.change([Node::image(&self.namespace, name)], |transaction| {
+        let after = self.change([Node::image(&self.namespace, name)], |transaction| {
             let before: ImageRecord =
                 transaction.lock(&image_key)?.ok_or_else(|| StoreError::not_found(Subject::Image, name))?;
             let mut after = before.clone();
             change(&mut after)?;
             after.name = before.name;
             after.created = before.created;
+            after.used = before.used;
             after.updated = SystemTime::now();
             after.check()?;
             self.put(transaction, &image_key, &after)?;
             Ok(after)
-        })
+        })?;
+        self.store.tell(&self.namespace, || after.written(false));
+        Ok(after)
     }
 
     /// Deletes an image. Its content goes with the next collection, unless something else keeps it.
@@ -140,7 +158,9 @@ impl Space {
             let image = image.filter(|image| target.is_none_or(|target| image.target.digest == *target));
             image.ok_or_else(|| StoreError::not_found(Subject::Image, name))?;
             transaction.delete(Table::Images, &image_key)
-        })
+        })?;
+        self.store.tell(&self.namespace, || Change::ImageDeleted { name: name.to_owned() });
+        Ok(())
     }
 
     fn write_image(
@@ -150,15 +170,18 @@ impl Space {
     ) -> Result<ImageRecord, StoreError> {
         image.check()?;
         let image_key = key::key(&self.namespace, &[&image.name]);
-        self.change([Node::image(&self.namespace, &image.name)], |transaction| {
+        let (fresh, after) = self.change([Node::image(&self.namespace, &image.name)], |transaction| {
             let before: Option<ImageRecord> = transaction.lock(&image_key)?;
             allowed(before.as_ref(), &image)?;
             let now = SystemTime::now();
-            let created = before.map_or(now, |before| before.created);
-            let after = ImageRecord { created, updated: now, ..image.clone() };
+            let fresh = before.is_none();
+            let (created, used) = before.map_or((now, None), |before| (before.created, before.used));
+            let after = ImageRecord { created, updated: now, used, ..image.clone() };
             self.put(transaction, &image_key, &after)?;
-            Ok(after)
-        })
+            Ok((fresh, after))
+        })?;
+        self.store.tell(&self.namespace, || after.written(fresh));
+        Ok(after)
     }
 
     /// Writes the record. An image is its own keeper, so only one that expires joins the lease (containerd's rule).

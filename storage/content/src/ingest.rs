@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use storage_model::{Digest, Hasher, Namespace};
 
 use crate::blob::{BlobRecord, ContentRecord, hold};
+use crate::change::Change;
 use crate::collect::Node;
 use crate::error::IoContext as _;
 use crate::ingest_files::{Info, id_of, list, load, write_info};
@@ -99,6 +100,17 @@ fn writing(store: &Store) -> MutexGuard<'_, std::collections::HashSet<String>> {
     store.0.writing.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A blob that needs not be fetched.
+enum Adopted {
+    /// The namespace had it.
+    Held,
+    /// Another namespace had it, and now both do.
+    Fresh {
+        /// Its size in bytes.
+        size: u64,
+    },
+}
+
 impl Space {
     /// Begins an ingest, or takes one up where it was left: [`Ingest::offset`] says where that is, after what is there was
     /// hashed again.
@@ -116,9 +128,13 @@ impl Space {
             .ok_or_else(|| StoreError::Busy { reference: reference.to_owned() })?;
         let directory = self.store.0.layout.ingests.join(&id);
         if let Some(digest) = &expected.digest
-            && self.adopt_blob(digest)?
+            && let Some(adopted) = self.adopt_blob(digest)?
         {
             self.store.discard(&directory)?;
+            drop(claim);
+            if let Adopted::Fresh { size } = adopted {
+                self.store.tell(&self.namespace, || Change::ContentCreated { digest: *digest, size });
+            }
             return Err(StoreError::already_exists(Subject::Blob, digest));
         }
         let resource = Resource::ingest(reference);
@@ -134,32 +150,33 @@ impl Space {
         Ingest::open(self.clone(), claim, directory, reference, expected)
     }
 
-    /// Whether this namespace has the blob, taking it over from another one that does. It joins the lease of this view.
-    fn adopt_blob(&self, digest: &Digest) -> Result<bool, StoreError> {
+    /// The blob as this namespace has it, taking it over from another one that does. It joins the lease of this view.
+    fn adopt_blob(&self, digest: &Digest) -> Result<Option<Adopted>, StoreError> {
         let inner = &self.store.0;
         let blob_key = key::blob(&self.namespace, digest);
         if !inner.metadata.contains(Table::Content, digest.as_bytes())? {
-            return Ok(false);
+            return Ok(None);
         }
         let _here = inner.digests.lock(std::iter::once(digest));
         let Some(content) = inner.metadata.get::<ContentRecord>(digest.as_bytes())? else {
-            return Ok(false);
+            return Ok(None);
         };
         let found_bytes = self.store.blob_path(digest).metadata().map(|facts| facts.len());
         if !found_bytes.is_ok_and(|bytes| bytes == content.size) {
             self.store.quarantine(digest)?;
-            return Ok(false);
+            return Ok(None);
         }
         self.change([Node::blob(&self.namespace, digest)], |transaction| {
             let Some(content) = transaction.lock::<ContentRecord>(digest.as_bytes())? else {
-                return Ok(false);
+                return Ok(None);
             };
-            if transaction.lock::<BlobRecord>(&blob_key)?.is_none() {
+            let fresh = transaction.lock::<BlobRecord>(&blob_key)?.is_none();
+            if fresh {
                 let record = BlobRecord::new(content.size, storage_model::Labels::new());
                 hold(transaction, &self.namespace, digest, &record)?;
             }
             self.join_lease(transaction, &Resource::content(digest))?;
-            Ok(true)
+            Ok(Some(if fresh { Adopted::Fresh { size: content.size } } else { Adopted::Held }))
         })
     }
 
@@ -396,6 +413,11 @@ impl Ingest {
 
 /// Size of one read while hashing again, in bytes: large enough that the call costs nothing beside the hash.
 const READ_BYTES: usize = 256 * 1024;
+
+/// Whether an ingest has a writer.
+pub(crate) fn is_written(store: &Store, id: &str) -> bool {
+    writing(store).contains(id)
+}
 
 /// How many ingests of a namespace have a writer.
 pub(crate) fn writers_in(store: &Store, namespace: &Namespace) -> Result<usize, StoreError> {

@@ -15,14 +15,16 @@ use crate::StoreError;
 use crate::error::IoContext as _;
 
 /// Directories the store makes; `snapshots` is filled by the snapshotters.
-const DIRECTORIES: [&str; 6] = ["blobs", "blobs/sha256", "ingests", "metadata", "snapshots", "trash"];
+const DIRECTORIES: [&str; 7] =
+    ["blobs", "blobs/sha256", "ingests", "metadata", "quarantine", "snapshots", "trash"];
 
 /// What may lie in a root that is no store yet: an interrupted creation, the log of the daemon that is about to open it,
 /// and what a fresh file system brings.
-const NOT_FOREIGN: [&str; 10] = [
+const NOT_FOREIGN: [&str; 11] = [
     "blobs",
     "ingests",
     "metadata",
+    "quarantine",
     "snapshots",
     "trash",
     "lock",
@@ -39,6 +41,7 @@ pub(crate) struct Layout {
     pub(crate) blobs: PathBuf,
     pub(crate) ingests: PathBuf,
     pub(crate) metadata: PathBuf,
+    pub(crate) quarantine: PathBuf,
     pub(crate) trash: PathBuf,
 }
 
@@ -48,6 +51,7 @@ impl Layout {
             blobs: root.join("blobs/sha256"),
             ingests: root.join("ingests"),
             metadata: root.join("metadata"),
+            quarantine: root.join("quarantine"),
             trash: root.join("trash"),
             root,
         }

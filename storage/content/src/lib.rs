@@ -12,11 +12,13 @@
 //! Not here: bytes from a registry (`storage-registry`), trees of files (`storage-layer`, the snapshotters).
 
 mod blob;
+mod change;
 mod collect;
 mod container;
 mod error;
 mod format;
 mod image;
+mod image_use;
 mod ingest;
 mod ingest_files;
 mod kind;
@@ -31,13 +33,17 @@ mod recovery;
 mod snapshot;
 mod space;
 mod store;
+mod thing;
 mod trash;
+mod usage;
 
 pub use blob::BlobInfo;
-pub use collect::{Collected, RemovedSnapshot};
+pub use change::{Change, Observer};
+pub use collect::{Collected, DoomReason, Doomed, KeeperChain, Plan, RemovedSnapshot};
 pub use container::{ContainerRecord, Extension};
 pub use error::{FormatProblem, RecordProblem, StoreError};
 pub use image::ImageRecord;
+pub use image_use::IdleImage;
 pub use ingest::{Expected, Ingest, IngestStatus};
 pub use kind::{ErrorKind, Subject};
 pub use label::LabelChange;
@@ -47,3 +53,5 @@ pub use recovery::{QuarantinedBlob, Recovery};
 pub use snapshot::{NewSnapshot, SnapshotKind, SnapshotRecord, SnapshotTable, Usage};
 pub use space::Space;
 pub use store::{Store, SyncMark};
+pub use thing::Thing;
+pub use usage::{DiskUsage, KindUsage};

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use storage_model::{Labels, Namespace, validate_labels};
 
+use crate::change::Change;
 use crate::ingest;
 use crate::label::LabelChange;
 use crate::metadata::record::nanos;
@@ -80,13 +81,16 @@ impl Store {
         validate_labels(&labels)?;
         let record = NamespaceRecord::new(labels);
         let name_key = key::key(name, &[]);
-        let _open = self.0.gate.enter([]);
-        self.0.metadata.transact(|transaction| {
-            if transaction.lock::<NamespaceRecord>(&name_key)?.is_some() {
-                return Err(StoreError::already_exists(Subject::Namespace, name));
-            }
-            transaction.put(&name_key, &record)
-        })?;
+        {
+            let _open = self.0.gate.enter([]);
+            self.0.metadata.transact(|transaction| {
+                if transaction.lock::<NamespaceRecord>(&name_key)?.is_some() {
+                    return Err(StoreError::already_exists(Subject::Namespace, name));
+                }
+                transaction.put(&name_key, &record)
+            })?;
+        }
+        self.tell(name, || Change::NamespaceCreated { labels: record.labels.clone() });
         Ok(record.named(name))
     }
 
@@ -100,15 +104,18 @@ impl Store {
         change: &LabelChange,
     ) -> Result<NamespaceInfo, StoreError> {
         let name_key = key::key(name, &[]);
-        let _open = self.0.gate.enter([]);
-        let record = self.0.metadata.transact(|transaction| {
-            let mut record = transaction
-                .lock::<NamespaceRecord>(&name_key)?
-                .ok_or_else(|| StoreError::not_found(Subject::Namespace, name))?;
-            change.apply(&mut record.labels)?;
-            transaction.put(&name_key, &record)?;
-            Ok(record)
-        })?;
+        let record = {
+            let _open = self.0.gate.enter([]);
+            self.0.metadata.transact(|transaction| {
+                let mut record = transaction
+                    .lock::<NamespaceRecord>(&name_key)?
+                    .ok_or_else(|| StoreError::not_found(Subject::Namespace, name))?;
+                change.apply(&mut record.labels)?;
+                transaction.put(&name_key, &record)?;
+                Ok(record)
+            })?
+        };
+        self.tell(name, || Change::NamespaceUpdated { labels: record.labels.clone() });
         Ok(record.named(name))
     }
 
@@ -117,6 +124,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::NamespaceNotEmpty`] names what is left; [`StoreError::NotFound`] if it has no record.
     pub fn delete_namespace(&self, name: &Namespace) -> Result<(), StoreError> {
+        self.delete_empty(name)?;
+        self.tell(name, || Change::NamespaceDeleted);
+        Ok(())
+    }
+
+    fn delete_empty(&self, name: &Namespace) -> Result<(), StoreError> {
         // Alone in the store: nobody writes in the namespace between the look and the deletion.
         let _alone = self.0.gate.close();
         self.namespace(name)?;

@@ -8,6 +8,7 @@ use storage_model::{Digest, Labels, validate_labels};
 use storage_sys::durable::sync_directory;
 
 use crate::blob::{BlobRecord, ContentRecord, hold};
+use crate::change::Change;
 use crate::collect::Node;
 use crate::error::IoContext as _;
 use crate::ingest::{Expected, Ingest};
@@ -38,6 +39,7 @@ impl Ingest {
             return Err(StoreError::Sync { path, source: Some(source) });
         }
         if publish(&space, &self, &digest, &labels)? {
+            space.store.tell(&space.namespace, || Change::ContentCreated { digest, size: self.offset() });
             Ok(digest)
         } else {
             Err(StoreError::already_exists(Subject::Blob, digest))

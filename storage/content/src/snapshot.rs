@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use storage_model::{Labels, Namespace, validate_labels};
 
+use crate::change::Change;
 use crate::collect::Node;
 use crate::label::LabelChange;
 use crate::lease::Resource;
@@ -141,6 +142,11 @@ impl SnapshotTable {
             self.link(transaction, &record)?;
             self.space.join_lease(transaction, &self.resource(key))
         })?;
+        self.tell(|snapshotter| Change::SnapshotPrepared {
+            snapshotter,
+            key: key.to_owned(),
+            parent: record.parent.clone(),
+        });
         Ok(record)
     }
 
@@ -161,7 +167,7 @@ impl SnapshotTable {
     ) -> Result<SnapshotRecord, StoreError> {
         check_name(Subject::Snapshot, name)?;
         validate_labels(&labels)?;
-        self.space.change(self.nodes([Some(name), rebase]), |transaction| {
+        let record = self.space.change(self.nodes([Some(name), rebase]), |transaction| {
             let before = self.lock(transaction, key)?;
             if self.lock(transaction, name)?.is_some() {
                 return Err(StoreError::already_exists(Subject::Snapshot, name));
@@ -187,7 +193,13 @@ impl SnapshotTable {
             self.space.leave_lease(transaction, &self.resource(key))?;
             self.space.join_lease(transaction, &self.resource(name))?;
             Ok(after)
-        })
+        })?;
+        self.tell(|snapshotter| Change::SnapshotCommitted {
+            snapshotter,
+            key: key.to_owned(),
+            name: name.to_owned(),
+        });
+        Ok(record)
     }
 
     /// The parent a committed snapshot gets.
@@ -216,7 +228,7 @@ impl SnapshotTable {
     /// # Errors
     /// [`StoreError::NotFound`] if there is none; [`StoreError::HasChildren`] if others stand on it.
     pub fn remove(&self, key: &str) -> Result<SnapshotRecord, StoreError> {
-        self.space.change([], |transaction| {
+        let record = self.space.change([], |transaction| {
             // Held against others: nobody is made on it between the look at its children and the removal.
             let record = self.lock(transaction, key)?;
             let record = record.ok_or_else(|| StoreError::not_found(Subject::Snapshot, key))?;
@@ -228,7 +240,9 @@ impl SnapshotTable {
             self.unlink(transaction, &record)?;
             self.space.leave_lease(transaction, &self.resource(key))?;
             Ok(record)
-        })
+        })?;
+        self.tell(|snapshotter| Change::SnapshotRemoved { snapshotter, key: key.to_owned() });
+        Ok(record)
     }
 
     /// A snapshot, of any kind.
@@ -303,6 +317,10 @@ impl SnapshotTable {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(found)
+    }
+
+    fn tell(&self, change: impl FnOnce(String) -> Change) {
+        self.space.store.tell(&self.space.namespace, || change(self.snapshotter.clone()));
     }
 
     fn key(&self, key: &str) -> Vec<u8> {

@@ -79,6 +79,18 @@ impl Space {
         Ok(value)
     }
 
+    /// Like [`Space::change_with`], for a `body` that changes only what is there: it makes no namespace.
+    pub(crate) fn change_known<T>(
+        &self,
+        durability: Durability,
+        touched: impl IntoIterator<Item = Node>,
+        body: impl FnMut(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let inner = &self.store.0;
+        let _open = inner.gate.enter(touched);
+        inner.metadata.transact_with(durability, body)
+    }
+
     /// Runs a transaction that only deletes in this namespace. It goes through on a full disk too.
     pub(crate) fn delete<T>(
         &self,

@@ -11,10 +11,12 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use storage_model::{Digest, Namespace};
 use storage_sys::durable::{open_directory, sync_file_system};
 
+use crate::change::Observed;
 use crate::collect::Gate;
 use crate::error::IoContext as _;
 use crate::layout::{Layout, lock, prepare_root};
@@ -42,6 +44,9 @@ pub(crate) struct Inner {
     pub(crate) namespaces: Mutex<HashSet<Namespace>>,
     pub(crate) numbers: Numbers,
     pub(crate) collecting: Mutex<()>,
+    /// When the last collection looked.
+    pub(crate) collected: Mutex<Option<SystemTime>>,
+    pub(crate) observed: Observed,
     /// The root, open since before the first write: the kernel reports errors of writing back to it.
     root: Mutex<File>,
     /// Failed syncs so far.
@@ -80,6 +85,8 @@ impl Store {
             namespaces: Mutex::default(),
             numbers,
             collecting: Mutex::default(),
+            collected: Mutex::default(),
+            observed: Observed::default(),
             root: Mutex::new(descriptor),
             sync_failures: AtomicU64::new(0),
             recovery,
@@ -148,17 +155,15 @@ impl Store {
         self.0.trash.empty();
     }
 
-    /// Numbers of the snapshots of `snapshotter` over all namespaces. A directory whose number is not among them, and
-    /// was not made since, belongs to nobody.
+    /// Numbers of all snapshots, over all snapshotters and namespaces: they share `snapshots/`. A directory whose number is
+    /// not among them, and was not made since, belongs to nobody.
     ///
     /// # Errors
     /// [`StoreError::Metadata`] or [`StoreError::Record`] if the records cannot be read.
-    pub fn snapshot_numbers(&self, snapshotter: &str) -> Result<BTreeSet<u64>, StoreError> {
+    pub fn snapshot_numbers(&self) -> Result<BTreeSet<u64>, StoreError> {
         let mut numbers = BTreeSet::new();
-        crate::snapshot::walk_all(&self.0.metadata, |_, found, record| {
-            if found == snapshotter {
-                numbers.insert(record.number);
-            }
+        crate::snapshot::walk_all(&self.0.metadata, |_, _, record| {
+            numbers.insert(record.number);
             ControlFlow::Continue(())
         })?;
         Ok(numbers)

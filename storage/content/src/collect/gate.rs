@@ -1,8 +1,9 @@
 //! Lets changes and a collection run side by side without losing what the changes made reachable.
 //!
-//! Every change enters the gate with the nodes it touches; a collection closes the gate twice, briefly. Between the two it
-//! marks what was reachable at the first closing while changes go on and their nodes are written down. At the second
-//! closing it marks from these nodes too, and sweeps: nothing can become reachable any more while it does.
+//! Every change enters the gate with the nodes it touches; a collection closes the gate for moments. At the first it begins
+//! to watch: from then on the nodes of every change are written down. While it marks what was reachable, changes go on. At
+//! each later closing it marks from the nodes that were touched since the one before, and sweeps a batch of what is still
+//! unmarked: nothing can become reachable while it does.
 //!
 //! Why that is enough: something that was unreachable at the first closing becomes reachable only by a change, either of
 //! itself or of something that refers to it, and each such change touches the node it writes.
@@ -16,7 +17,7 @@ use super::Node;
 #[derive(Default)]
 pub(crate) struct Gate {
     lock: RwLock<()>,
-    /// What changes touched since a running collection began; none if none runs.
+    /// What changes touched since a running collection last asked; none if none runs.
     touched: Mutex<Option<HashSet<Node>>>,
 }
 
@@ -28,6 +29,11 @@ pub(crate) struct Open<'gate> {
 /// Nobody else changes anything.
 pub(crate) struct Closed<'gate> {
     _guard: RwLockWriteGuard<'gate, ()>,
+}
+
+/// Writing down what changes touch, until dropped.
+pub(crate) struct Watch<'gate> {
+    gate: &'gate Gate,
 }
 
 impl Gate {
@@ -45,17 +51,29 @@ impl Gate {
         Closed { _guard: self.lock.write().unwrap_or_else(PoisonError::into_inner) }
     }
 
-    /// Begins to write down what changes touch. To be called while the gate is closed.
-    pub(crate) fn watch(&self, _closed: &Closed<'_>) {
+    /// Begins to write down what changes touch. One watches at a time.
+    pub(crate) fn watch(&self) -> Watch<'_> {
+        let _closed = self.close();
         *self.touched() = Some(HashSet::new());
-    }
-
-    /// Ends it, and answers with what was touched.
-    pub(crate) fn touched_since(&self) -> HashSet<Node> {
-        self.touched().take().unwrap_or_default()
+        Watch { gate: self }
     }
 
     fn touched(&self) -> std::sync::MutexGuard<'_, Option<HashSet<Node>>> {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<'gate> Watch<'gate> {
+    /// Closes the gate, and answers with what was touched since it was last closed so.
+    pub(crate) fn close(&self) -> (Closed<'gate>, HashSet<Node>) {
+        let closed = self.gate.close();
+        let touched = self.gate.touched().replace(HashSet::new()).unwrap_or_default();
+        (closed, touched)
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.gate.touched().take();
     }
 }

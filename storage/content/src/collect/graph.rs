@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use storage_model::{Digest, Labels, Namespace};
 
 use crate::lease::LeaseId;
+use crate::thing::Thing;
 
 /// A lease or image with this label ends at the RFC 3339 time in its value.
 pub(crate) const EXPIRE_LABEL: &str = "containerd.io/gc.expire";
@@ -26,19 +27,8 @@ pub(crate) struct Node {
     pub(crate) thing: Thing,
 }
 
-/// What it is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Thing {
-    Blob(Digest),
-    Snapshot { snapshotter: String, key: String },
-    Image(String),
-    Ingest(String),
-    Container(String),
-    Lease(String),
-}
-
 impl Node {
-    fn new(namespace: &Namespace, thing: Thing) -> Self {
+    pub(crate) fn new(namespace: &Namespace, thing: Thing) -> Self {
         Self { namespace: namespace.clone(), thing }
     }
 
@@ -47,7 +37,7 @@ impl Node {
     }
 
     pub(crate) fn snapshot(namespace: &Namespace, snapshotter: &str, key: &str) -> Self {
-        Self::new(namespace, Thing::Snapshot { snapshotter: snapshotter.to_owned(), key: key.to_owned() })
+        Self::new(namespace, Thing::snapshot(snapshotter, key))
     }
 
     pub(crate) fn image(namespace: &Namespace, name: &str) -> Self {
@@ -102,6 +92,8 @@ pub(crate) struct Facts {
     pub(crate) references: Vec<Node>,
     /// Who keeps it.
     pub(crate) back_references: Vec<Node>,
+    /// What it takes on the disk, as far as its record says.
+    pub(crate) bytes: u64,
 }
 
 impl Facts {

@@ -3,36 +3,46 @@
 //! Kept are leases that have not ended, images that have not expired, containers, blobs and snapshots labelled
 //! `containerd.io/gc.root`, ingests younger than a day, and everything reachable from these: the target of an image, the
 //! parent of a snapshot, the root of a container, what an ingest expects, and the labels `containerd.io/gc.ref.*` and
-//! `gc.bref.*`. Removed is the rest: its records in one transaction, then its files. A crash in between leaves files
-//! without records, which the next start (blobs) or the snapshotter (directories) removes.
+//! `gc.bref.*`. Removed is the rest ([`Plan`] says what that would be): its records in batches, each in one transaction,
+//! whoever refers before what it refers to ([`order`]); then its files. A crash in between leaves files without records,
+//! which the next start (blobs) or the snapshotter (directories) removes.
 //!
-//! Changes go on beside it; [`gate`] says why none of them loses anything. They wait twice: while a moment is marked, and
-//! during the sweep's transaction.
+//! Changes go on beside it; [`gate`] says why none of them loses anything. They wait while a moment is marked, and during
+//! the transaction of a batch.
 //!
 //! Not here: the directories of snapshots, which [`Store::collect`] hands to its caller.
 
+mod expiry;
 mod gate;
 mod graph;
+mod order;
+mod plan;
 mod source;
+mod survey;
+mod why;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::PoisonError;
+use std::collections::HashSet;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use storage_model::{Digest, Namespace};
 
+pub(crate) use expiry::expires;
 pub(crate) use gate::Gate;
 pub(crate) use graph::{EXPIRE_LABEL, Node};
+pub use plan::{DoomReason, Doomed, Plan};
+pub use why::KeeperChain;
 
 use crate::StoreError;
 use crate::blob::{self, BlobRecord};
+use crate::change::Change;
 use crate::ingest::Claim;
-use crate::ingest_files;
+use crate::ingest_files::Found;
 use crate::metadata::{Table, Transaction, key};
 use crate::snapshot::{self, SnapshotRecord};
 use crate::store::Store;
-use graph::{Marks, Thing};
-use source::{Picture, facts_now};
+use crate::thing::Thing;
+use survey::Survey;
 
 /// A snapshot that a collection removed: its directory is to be removed now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,16 +68,38 @@ pub struct Collected {
     pub images: u64,
     /// Leases that had ended.
     pub leases: u64,
-    /// Bytes of blobs and ingests; what snapshots took is for their snapshotter to say.
+    /// Bytes of blobs and ingests.
     pub freed_bytes: u64,
+    /// Bytes that the snapshots took when they were committed; those never committed count as nothing.
+    pub snapshot_bytes: u64,
 }
 
-/// What a sweep's transaction took out, for the files to follow.
+impl Collected {
+    fn count(&mut self, doomed: &Doomed) {
+        let (counter, bytes) = match doomed.thing {
+            Thing::Blob(_) => (&mut self.blobs, &mut self.freed_bytes),
+            Thing::Ingest(_) => (&mut self.ingests, &mut self.freed_bytes),
+            Thing::Snapshot { .. } => (&mut self.snapshots, &mut self.snapshot_bytes),
+            Thing::Image(_) => (&mut self.images, &mut self.freed_bytes),
+            Thing::Lease(_) => (&mut self.leases, &mut self.freed_bytes),
+            Thing::Container(_) => return,
+        };
+        *counter += 1;
+        *bytes += doomed.bytes;
+    }
+}
+
+/// Things swept in one transaction. Others wait for it: 1,000 take about 10 ms (`examples/figures.rs`), and each batch
+/// costs one sync.
+const BATCH: usize = 1000;
+
+/// What the sweep took out, for the files and the news to follow.
 #[derive(Default)]
 struct Swept {
-    freed: Vec<(Digest, u64)>,
+    doomed: Vec<Doomed>,
+    /// Blobs whose bytes nobody holds any more.
+    freed: Vec<Digest>,
     snapshots: Vec<RemovedSnapshot>,
-    collected: Collected,
 }
 
 impl Store {
@@ -81,111 +113,126 @@ impl Store {
     /// [`StoreError::Record`] if a record cannot be read: nothing was removed, since what it kept is unknown.
     /// [`StoreError::Io`] or [`StoreError::Metadata`] if the disk refused; what is left goes with the next collection.
     pub fn collect(&self, removed: &mut dyn FnMut(RemovedSnapshot)) -> Result<Collected, StoreError> {
-        let _one = self.0.collecting.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = SystemTime::now();
-        {
-            let closed = self.0.gate.close();
-            self.0.gate.watch(&closed);
+        Ok(self.collect_listed(removed)?.totals)
+    }
+
+    /// Like [`Store::collect`], and lists what went.
+    ///
+    /// # Errors
+    /// Those of [`Store::collect`].
+    pub fn collect_listed(&self, removed: &mut dyn FnMut(RemovedSnapshot)) -> Result<Plan, StoreError> {
+        let mut swept = Swept::default();
+        let outcome = {
+            let _one = self.alone_collecting();
+            let now = SystemTime::now();
+            let outcome = self.mark_and_sweep(now, &mut swept);
+            if outcome.is_ok() {
+                *self.0.collected.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+            }
+            // What was swept before a failure is gone for good too, and its files go.
+            outcome.and(self.remove_files(&mut swept, removed))
+        };
+        for doomed in &swept.doomed {
+            self.tell_doomed(doomed);
         }
-        let outcome = self.mark_and_sweep(now);
-        self.0.gate.touched_since();
-        let mut swept = outcome?;
-        children_first(&mut swept.snapshots);
-        swept.snapshots.into_iter().for_each(removed);
-        for (digest, size) in &swept.freed {
-            self.discard_content(digest)?;
-            swept.collected.freed_bytes += size;
+        outcome?;
+        let plan = Plan::of(swept.doomed);
+        tracing::debug!(collected = ?plan.totals, "collection done");
+        Ok(plan)
+    }
+
+    fn alone_collecting(&self) -> MutexGuard<'_, ()> {
+        self.0.collecting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mark_and_sweep(&self, now: SystemTime, swept: &mut Swept) -> Result<(), StoreError> {
+        let watch = self.0.gate.watch();
+        let mut survey = Survey::take(self, now, &HashSet::new())?;
+        let order = survey.unmarked();
+        for batch in order.chunks(BATCH) {
+            let (_closed, touched) = watch.close();
+            survey.mark_touched(self, touched)?;
+            let garbage: Vec<&Node> = batch.iter().filter(|node| !survey.marks.keeps(node)).collect();
+            let records =
+                self.0.metadata.transact_deletion(|transaction| sweep(transaction, &garbage, &survey))?;
+            swept.doomed.extend(records.doomed);
+            swept.freed.extend(records.freed);
+            swept.snapshots.extend(records.snapshots);
+            for node in garbage {
+                if let Some(found) = survey.ingest(node) {
+                    swept.doomed.extend(self.sweep_ingest(node, found)?);
+                }
+            }
         }
+        Ok(())
+    }
+
+    /// Removes an ingest, unless someone writes to it.
+    fn sweep_ingest(&self, node: &Node, found: &Found) -> Result<Option<Doomed>, StoreError> {
+        let Some(_claim) = Claim::take(self, &found.id) else { return Ok(None) };
+        let bytes = found.status().offset;
+        self.0.trash.discard(&found.directory)?;
+        Ok(Some(Doomed::new(node, bytes, DoomReason::Expired)))
+    }
+
+    fn remove_files(
+        &self,
+        swept: &mut Swept,
+        removed: &mut dyn FnMut(RemovedSnapshot),
+    ) -> Result<(), StoreError> {
+        std::mem::take(&mut swept.snapshots).into_iter().for_each(removed);
+        let outcome = swept.freed.iter().try_for_each(|digest| self.discard_content(digest));
         self.0.trash.empty();
         self.0.metadata.keep_room();
-        tracing::debug!(collected = ?swept.collected, "collection done");
-        Ok(swept.collected)
+        outcome
     }
 
-    fn mark_and_sweep(&self, now: SystemTime) -> Result<Swept, StoreError> {
-        let ingests = ingest_files::list(&self.0.layout)?;
-        let picture = Picture::take(&self.0.metadata, &ingests, now)?;
-        let mut marks = Marks::default();
-        let known = |node: &Node| Ok::<_, StoreError>(picture.facts.get(node).cloned());
-        marks.mark(picture.roots.iter().cloned(), known, &picture.kept_by)?;
-        if picture.removable.iter().all(|node| marks.keeps(node)) {
-            return Ok(Swept::default());
-        }
-        let _closed = self.0.gate.close();
-        let touched = self.0.gate.touched_since();
-        marks.mark(touched, |node| facts_now(&self.0.metadata, node, now), &picture.kept_by)?;
-        let garbage: Vec<&Node> = picture.removable.iter().filter(|node| !marks.keeps(node)).collect();
-        let mut swept = self.0.metadata.transact_deletion(|transaction| self.sweep(transaction, &garbage))?;
-        let dead: HashSet<&Node> = garbage.into_iter().collect();
-        for found in &ingests {
-            let node = Node::ingest(&found.namespace, &found.info.reference);
-            if dead.contains(&node)
-                && let Some(_claim) = Claim::take(self, &found.id)
-            {
-                swept.collected.freed_bytes += found.status().offset;
-                self.0.trash.discard(&found.directory)?;
-                swept.collected.ingests += 1;
-            }
-        }
-        Ok(swept)
-    }
-
-    /// Deletes the records of `garbage`.
-    fn sweep(&self, transaction: &Transaction<'_>, garbage: &[&Node]) -> Result<Swept, StoreError> {
-        let mut swept = Swept::default();
-        for Node { namespace, thing } in garbage {
-            match thing {
-                Thing::Blob(digest) => {
-                    if transaction.lock::<BlobRecord>(&key::blob(namespace, digest))?.is_some() {
-                        let freed = blob::release(transaction, namespace, digest)?;
-                        swept.freed.extend(freed.map(|size| (*digest, size)));
-                        swept.collected.blobs += 1;
-                    }
-                }
-                Thing::Snapshot { snapshotter, key: name } => {
-                    let record =
-                        transaction.lock::<SnapshotRecord>(&key::snapshot(namespace, snapshotter, name))?;
-                    if let Some(record) = record {
-                        snapshot::unlink(transaction, namespace, snapshotter, &record)?;
-                        let (namespace, snapshotter) = (namespace.clone(), snapshotter.clone());
-                        swept.snapshots.push(RemovedSnapshot { namespace, snapshotter, record });
-                        swept.collected.snapshots += 1;
-                    }
-                }
-                Thing::Image(name) => {
-                    transaction.delete(Table::Images, &key::key(namespace, &[name]))?;
-                    swept.collected.images += 1;
-                }
-                Thing::Lease(id) => {
-                    transaction.delete_below(Table::LeaseResources, &key::prefix(namespace, &[id]))?;
-                    transaction.delete(Table::Leases, &key::key(namespace, &[id]))?;
-                    swept.collected.leases += 1;
-                }
-                Thing::Ingest(_) | Thing::Container(_) => {}
-            }
-        }
-        Ok(swept)
+    fn tell_doomed(&self, doomed: &Doomed) {
+        let change = match doomed.thing.clone() {
+            Thing::Blob(digest) => Change::ContentDeleted { digest },
+            Thing::Snapshot { snapshotter, key } => Change::SnapshotRemoved { snapshotter, key },
+            Thing::Image(name) => Change::ImageDeleted { name },
+            Thing::Ingest(_) | Thing::Container(_) | Thing::Lease(_) => return,
+        };
+        self.tell(&doomed.namespace, || change);
     }
 }
 
-/// Orders snapshots so that each comes before the one it stands on.
-fn children_first(snapshots: &mut [RemovedSnapshot]) {
-    let place = |one: &RemovedSnapshot, key: &str| Node::snapshot(&one.namespace, &one.snapshotter, key);
-    let parents: HashMap<Node, Option<Node>> = snapshots
-        .iter()
-        .map(|one| {
-            let parent = one.record.parent.as_deref().map(|parent| place(one, parent));
-            (place(one, &one.record.key), parent)
-        })
-        .collect();
-    let depth = |one: &RemovedSnapshot| {
-        let mut depth = 0_usize;
-        let mut at = parents.get(&place(one, &one.record.key));
-        while let Some(Some(parent)) = at {
-            depth += 1;
-            at = parents.get(parent);
-        }
-        std::cmp::Reverse(depth)
-    };
-    snapshots.sort_by_cached_key(depth);
+/// Deletes the records of `garbage`.
+fn sweep(transaction: &Transaction<'_>, garbage: &[&Node], survey: &Survey) -> Result<Swept, StoreError> {
+    let mut swept = Swept::default();
+    for node in garbage {
+        let namespace = &node.namespace;
+        let bytes = match &node.thing {
+            Thing::Blob(digest) => {
+                if transaction.lock::<BlobRecord>(&key::blob(namespace, digest))?.is_none() {
+                    continue;
+                }
+                let freed = blob::release(transaction, namespace, digest)?;
+                swept.freed.extend(freed.map(|_| *digest));
+                freed.unwrap_or(0)
+            }
+            Thing::Snapshot { snapshotter, key: name } => {
+                let snapshot_key = key::snapshot(namespace, snapshotter, name);
+                let Some(record) = transaction.lock::<SnapshotRecord>(&snapshot_key)? else { continue };
+                snapshot::unlink(transaction, namespace, snapshotter, &record)?;
+                let bytes = record.usage.map_or(0, |usage| usage.bytes);
+                let (namespace, snapshotter) = (namespace.clone(), snapshotter.clone());
+                swept.snapshots.push(RemovedSnapshot { namespace, snapshotter, record });
+                bytes
+            }
+            Thing::Image(name) => {
+                transaction.delete(Table::Images, &key::key(namespace, &[name]))?;
+                0
+            }
+            Thing::Lease(id) => {
+                transaction.delete_below(Table::LeaseResources, &key::prefix(namespace, &[id]))?;
+                transaction.delete(Table::Leases, &key::key(namespace, &[id]))?;
+                0
+            }
+            Thing::Ingest(_) | Thing::Container(_) => continue,
+        };
+        swept.doomed.push(Doomed::new(node, bytes, survey.reason(node)));
+    }
+    Ok(swept)
 }

@@ -1,14 +1,13 @@
 //! What the store says of each node: read as a whole for a collection, or one by one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use storage_model::{Labels, Namespace};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use storage_model::Namespace;
 
-use super::graph::{EXPIRE_LABEL, Facts, Node, Thing};
+use super::expiry::{INGEST_KEPT, expired};
+use super::graph::{Facts, Node};
 use crate::StoreError;
 use crate::blob::{self, BlobRecord};
 use crate::container::ContainerRecord;
@@ -17,9 +16,7 @@ use crate::ingest_files::Found;
 use crate::lease::{self, LeaseId, LeaseRecord};
 use crate::metadata::{Metadata, key};
 use crate::snapshot::{self, SnapshotRecord};
-
-/// How long an ingest that no lease keeps waits for someone to take it up (containerd's figure).
-pub(crate) const INGEST_KEPT: Duration = Duration::from_hours(24);
+use crate::thing::Thing;
 
 /// Everything a collection looks at, as it was at one moment.
 #[derive(Default)]
@@ -54,7 +51,7 @@ impl Picture {
             ControlFlow::Continue(())
         })?;
         blob::walk(metadata, &[], |namespace, digest, record| {
-            picture.add(Node::blob(&namespace, &digest), Facts::of_labels(&namespace, &record.labels), true);
+            picture.add(Node::blob(&namespace, &digest), blob_facts(&namespace, &record), true);
             ControlFlow::Continue(())
         })?;
         snapshot::walk_all(metadata, |namespace, snapshotter, record| {
@@ -86,6 +83,14 @@ impl Picture {
         })
     }
 
+    /// Makes images that are there look as if they were not, though a lease still keeps the ones it lists.
+    pub(crate) fn leave_out(&mut self, images: &HashSet<Node>) {
+        self.roots.retain(|node| !images.contains(node));
+        // One that has expired can be removed already.
+        let lasting = |node: &&Node| self.facts.get(node).is_some_and(|facts| facts.root);
+        self.removable.extend(images.iter().filter(lasting).cloned());
+    }
+
     fn add(&mut self, node: Node, facts: Facts, removable: bool) {
         if facts.root {
             self.roots.push(node.clone());
@@ -110,7 +115,7 @@ pub(crate) fn facts_now(
     Ok(match &node.thing {
         Thing::Blob(digest) => {
             let record: Option<BlobRecord> = metadata.get(&key::blob(namespace, digest))?;
-            record.map(|record| Facts::of_labels(namespace, &record.labels))
+            record.map(|record| blob_facts(namespace, &record))
         }
         Thing::Snapshot { snapshotter, key: name } => {
             let record: Option<SnapshotRecord> =
@@ -145,6 +150,10 @@ fn lease_facts(
     Ok(Some(facts))
 }
 
+fn blob_facts(namespace: &Namespace, record: &BlobRecord) -> Facts {
+    Facts { bytes: record.size, ..Facts::of_labels(namespace, &record.labels) }
+}
+
 fn image_facts(namespace: &Namespace, record: &ImageRecord, now: SystemTime) -> Facts {
     let mut facts = Facts::of_labels(namespace, &record.labels);
     facts.root = !expired(&record.labels, now);
@@ -163,6 +172,7 @@ fn container_facts(namespace: &Namespace, record: &ContainerRecord) -> Facts {
 
 fn snapshot_facts(namespace: &Namespace, snapshotter: &str, record: &SnapshotRecord) -> Facts {
     let mut facts = Facts::of_labels(namespace, &record.labels);
+    facts.bytes = record.usage.map_or(0, |usage| usage.bytes);
     facts.firm.extend(record.parent.iter().map(|parent| Node::snapshot(namespace, snapshotter, parent)));
     facts
 }
@@ -173,28 +183,7 @@ fn ingest_facts(found: &Found, now: SystemTime) -> Facts {
     Facts {
         root: age < INGEST_KEPT,
         firm: expected.map(|digest| Node::blob(&found.namespace, digest)).collect(),
+        bytes: found.status().offset,
         ..Facts::default()
-    }
-}
-
-/// Whether the time in the label has passed. A value that is no time never passes: better kept than lost.
-pub(crate) fn expired(labels: &Labels, now: SystemTime) -> bool {
-    let time = labels.get(EXPIRE_LABEL).and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
-    time.is_some_and(|time| SystemTime::from(time) <= now)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_that_has_passed_expires_and_what_is_no_time_never_does() {
-        let labels = |text: &str| Labels::from([(EXPIRE_LABEL.to_owned(), text.to_owned())]);
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        assert!(expired(&labels("2020-01-01T00:00:00Z"), now));
-        assert!(expired(&labels("2020-01-01T00:00:00.123456789+02:00"), now));
-        assert!(!expired(&labels("2090-01-01T00:00:00Z"), now));
-        assert!(!expired(&labels("soon"), now));
-        assert!(!expired(&Labels::new(), now));
     }
 }

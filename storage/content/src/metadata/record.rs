@@ -61,6 +61,29 @@ pub(crate) mod nanos {
     }
 }
 
+/// Like [`nanos`], of a time that may be absent.
+pub(crate) mod nanos_if_any {
+    use std::time::SystemTime;
+
+    use serde::{Deserialize as _, Deserializer, Serialize, Serializer};
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Nanos(#[serde(with = "super::nanos")] SystemTime);
+
+    pub(crate) fn serialize<S: Serializer>(
+        time: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.map(Nanos).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        Ok(Option::<Nanos>::deserialize(deserializer)?.map(|nanos| nanos.0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};

@@ -144,7 +144,7 @@ fn a_thousand_snapshot_operations_at_once_all_succeed() {
             });
         }
     });
-    assert_eq!(fixture.store.snapshot_numbers("overlayfs").unwrap().len(), 8 * 32);
+    assert_eq!(fixture.store.snapshot_numbers().unwrap().len(), 8 * 32);
 }
 
 #[test]
