@@ -3,6 +3,7 @@
 //! One safe function per call, each `unsafe` with the proof beside it. Nothing here decides anything.
 #![allow(unsafe_code)]
 
+pub mod clone;
 pub mod durable;
 pub mod mount;
 pub mod process;
