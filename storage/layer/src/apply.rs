@@ -7,7 +7,7 @@ use std::path::Path;
 use storage_sys::tree::{Attributes, EntryPath, Finished, Node, Start, Tree};
 
 use crate::tar::{Entry, EntryKind, Piece, Reader, TarError, Xattrs};
-use crate::{EntryName, EntryRefused, LayerError, UnpackOptions, Whiteouts};
+use crate::{EntryName, EntryRefused, LayerError, UnpackOptions, Whiteouts, escape};
 
 /// What a tar did.
 pub(crate) struct Applied {
@@ -141,7 +141,7 @@ impl<I: BufRead> Apply<'_, I> {
                 return Ok(());
             }
         }
-        let xattrs = kept_xattrs(entry)?;
+        let xattrs = kept_xattrs(entry, self.whiteouts)?;
         let attributes = Attributes {
             mode: entry.mode,
             uid: entry.uid,
@@ -260,23 +260,27 @@ impl<I: BufRead> Apply<'_, I> {
     }
 }
 
-/// The extended attributes an image may set: overlayfs's own are left out (they would redirect, hide or merge), and
-/// capabilities bound to a user namespace are refused.
-fn kept_xattrs(entry: &Entry) -> Result<Xattrs, EntryRefused> {
+/// The extended attributes an image may set. Those in overlayfs's own namespaces would redirect, hide or merge: in an
+/// overlay's directory they are escaped, in a whole tree left out. Capabilities bound to a user namespace are refused.
+fn kept_xattrs(entry: &Entry, whiteouts: Whiteouts) -> Result<Xattrs, EntryRefused> {
     let mut kept = Vec::with_capacity(entry.xattrs.len());
     for (name, value) in &entry.xattrs {
-        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
-            tracing::debug!(entry = %EntryName(entry.name.clone()), xattr = %EntryName(name.clone()), "left out");
-            continue;
-        }
+        let name = match (escape::escaped(name), whiteouts) {
+            (None, _) => name.clone(),
+            (Some(escaped), Whiteouts::Overlay) => escaped,
+            (Some(_), Whiteouts::Apply) => {
+                tracing::debug!(entry = %EntryName(entry.name.clone()), xattr = %EntryName(name.clone()), "left out");
+                continue;
+            }
+        };
         if name.len() > XATTR_NAME_MAX || value.len() > XATTR_VALUE_MAX {
-            return Err(EntryRefused::Xattr { name: EntryName(name.clone()) });
+            return Err(EntryRefused::Xattr { name: EntryName(name) });
         }
         // struct vfs_ns_cap_data: revision in the top byte of a little-endian word.
         if name == b"security.capability" && value.get(3) == Some(&3) {
             return Err(EntryRefused::NamespacedCapability);
         }
-        kept.push((name.clone(), value.clone()));
+        kept.push((name, value.clone()));
     }
     Ok(kept)
 }

@@ -19,16 +19,23 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod compress;
 mod compressed;
 mod error;
+mod escape;
 mod limits;
+mod pack;
 mod pipeline;
+mod recompress;
 mod settle;
 pub mod tar;
 mod unpack;
 
+pub use compress::Packed;
 pub use compressed::Decompressor;
 pub use error::{EntryName, EntryRefused, LayerError};
 pub use limits::Limits;
+pub use pack::{PackError, PackOptions, Unpackable, pack_difference, pack_overlay};
+pub use recompress::recompress;
 pub use settle::settle;
 pub use unpack::{PartTimes, UnpackOptions, Unpacked, Whiteouts, unpack};

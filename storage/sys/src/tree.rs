@@ -17,6 +17,7 @@ mod copy;
 mod parents;
 mod path;
 mod remove;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -30,6 +31,7 @@ pub use attributes::{Attributes, NewFile, Timestamp, read_xattr};
 pub use copy::{Lower, copy_directory_attributes};
 pub use path::{EntryPath, PathRefused};
 pub use remove::{Removed, remove_all};
+pub use view::{Facts, Kind, Name, View};
 
 use attributes::OwnedAttributes;
 use parents::{Parent, Parents};
