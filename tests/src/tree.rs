@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use storage_model::Digest;
 
 /// All that an unpacked image promises about one path.
@@ -33,10 +32,9 @@ pub struct Node {
 /// Reads the tree below `root`, keys relative to it; the root itself is the empty path.
 ///
 /// # Errors
-/// A file cannot be read, or `getfattr` is not installed.
+/// A file or its attributes cannot be read.
 pub fn read_tree(root: &Path) -> Result<BTreeMap<PathBuf, Node>> {
     let mut tree = BTreeMap::new();
-    let mut attributes = read_xattrs(root)?;
     let mut inodes: BTreeMap<u64, Vec<PathBuf>> = BTreeMap::new();
     let mut pending = vec![PathBuf::new()];
     while let Some(relative) = pending.pop() {
@@ -49,8 +47,7 @@ pub fn read_tree(root: &Path) -> Result<BTreeMap<PathBuf, Node>> {
         } else {
             inodes.entry(metadata.ino()).or_default().push(relative.clone());
         }
-        let xattrs = attributes.remove(&relative).unwrap_or_default();
-        tree.insert(relative, node(&path, &metadata, xattrs)?);
+        tree.insert(relative, node(&path, &metadata, read_xattrs(&path)?)?);
     }
     for mut names in inodes.into_values().filter(|names| names.len() > 1) {
         names.sort();
@@ -94,45 +91,20 @@ fn node(path: &Path, metadata: &fs::Metadata, xattrs: Vec<String>) -> Result<Nod
     })
 }
 
-/// Every extended attribute of the tree, by `getfattr`: the standard library cannot read them.
-fn read_xattrs(root: &Path) -> Result<BTreeMap<PathBuf, Vec<String>>> {
-    let output = Command::new("getfattr")
-        .args(["--recursive", "--physical", "--no-dereference", "--dump", "--match=-", "--encoding=hex", "."])
-        .current_dir(root)
-        .output()
-        .context("getfattr cannot be started: apt-get install attr")?;
-    ensure!(output.status.success(), "getfattr failed: {}", String::from_utf8_lossy(&output.stderr));
-    let mut attributes = BTreeMap::new();
-    for block in String::from_utf8_lossy(&output.stdout).split("\n\n") {
-        let mut lines = block.lines();
-        let Some(name) = lines.next().and_then(|line| line.strip_prefix("# file: ")) else { continue };
-        let mut values: Vec<_> = lines.map(str::to_owned).collect();
-        values.sort();
-        let name = unescaped(name);
-        let relative = name.strip_prefix("./").unwrap_or(if name == "." { "" } else { &name });
-        attributes.insert(PathBuf::from(relative), values);
+/// The extended attributes of one path, itself and not what it points to, as `name=hex`, sorted.
+fn read_xattrs(path: &Path) -> Result<Vec<String>> {
+    let problem = || format!("the extended attributes of {}", path.display());
+    let mut names = vec![0; rustix::fs::llistxattr(path, &mut [0_u8; 0][..]).with_context(problem)?];
+    let count = rustix::fs::llistxattr(path, &mut names[..]).with_context(problem)?;
+    let mut found = Vec::new();
+    for name in names[..count].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let mut value = vec![0; rustix::fs::lgetxattr(path, name, &mut [0_u8; 0][..]).with_context(problem)?];
+        let length = rustix::fs::lgetxattr(path, name, &mut value[..]).with_context(problem)?;
+        let hex: String = value[..length].iter().map(|byte| format!("{byte:02x}")).collect();
+        found.push(format!("{}={hex}", String::from_utf8_lossy(name)));
     }
-    Ok(attributes)
-}
-
-/// `getfattr` writes unusual bytes of a name as three octal digits after a backslash.
-fn unescaped(name: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = name.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let digits = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if *first == b'\\' => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    found.sort();
+    Ok(found)
 }
 
 /// What differs between two trees, one line a path, at most twenty; empty when nothing does.
