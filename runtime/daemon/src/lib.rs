@@ -12,15 +12,19 @@
 
 mod accept;
 mod call;
+mod change;
 mod convert;
 mod engine_service;
 mod error;
+mod exchange;
 mod identity;
+mod plugin;
 mod server;
 mod services;
 mod socket;
 mod status;
 mod stop;
+mod streams;
 
 use std::path::PathBuf;
 use std::time::Duration;

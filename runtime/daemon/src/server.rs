@@ -10,11 +10,13 @@ use std::time::Duration;
 use runtime_api::MESSAGE_BYTES_MAX;
 use runtime_api::containerd::services::containers::v1::containers_server::{self, ContainersServer};
 use runtime_api::containerd::services::content::v1::content_server::{self, ContentServer};
+use runtime_api::containerd::services::events::v1::events_server::{self, EventsServer};
 use runtime_api::containerd::services::images::v1::images_server::{self, ImagesServer};
 use runtime_api::containerd::services::introspection::v1::introspection_server::{self, IntrospectionServer};
 use runtime_api::containerd::services::leases::v1::leases_server::{self, LeasesServer};
 use runtime_api::containerd::services::namespaces::v1::namespaces_server::{self, NamespacesServer};
 use runtime_api::containerd::services::snapshots::v1::snapshots_server::{self, SnapshotsServer};
+use runtime_api::containerd::services::streaming::v1::streaming_server::{self, StreamingServer};
 use runtime_api::containerd::services::version::v1::version_server::{self, VersionServer};
 use runtime_api::grpc::health::v1::health_server::HealthServer;
 use runtime_api::windlass::v1::engine_server::{self, EngineServer};
@@ -22,18 +24,22 @@ use runtime_engine::{Engine, EngineConfig};
 use tonic::transport::server::Router;
 
 use crate::engine_service::EngineService;
+use crate::exchange::Exchange;
 use crate::services::containers::ContainersService;
 use crate::services::content::ContentService;
+use crate::services::events::EventsService;
 use crate::services::health::HealthService;
 use crate::services::images::ImagesService;
 use crate::services::introspection::IntrospectionService;
 use crate::services::leases::LeasesService;
 use crate::services::namespaces::NamespacesService;
 use crate::services::snapshots::SnapshotsService;
+use crate::services::streaming::StreamingService;
 use crate::services::version::VersionService;
 use crate::socket::{self, Socket};
 use crate::stop::{self, Stop};
-use crate::{DaemonConfig, DaemonError, GRACE, accept, identity};
+use crate::streams::Streams;
+use crate::{DaemonConfig, DaemonError, GRACE, accept, change, identity};
 
 /// Calls that one connection may have open at once. A client past it waits; a flood of streams costs no more than these.
 const STREAMS_MAX: u32 = 128;
@@ -58,11 +64,13 @@ const SERVICES: &[&str] = &[
     containers_server::SERVICE_NAME,
     content_server::SERVICE_NAME,
     engine_server::SERVICE_NAME,
+    events_server::SERVICE_NAME,
     images_server::SERVICE_NAME,
     introspection_server::SERVICE_NAME,
     leases_server::SERVICE_NAME,
     namespaces_server::SERVICE_NAME,
     snapshots_server::SERVICE_NAME,
+    streaming_server::SERVICE_NAME,
     version_server::SERVICE_NAME,
 ];
 
@@ -143,6 +151,9 @@ impl Server {
 
 fn router(engine: Engine, uuid: String, stop: &Stop) -> Router {
     let store = engine.store().clone();
+    let exchange = Exchange::new();
+    change::observe(&store, exchange.clone());
+    let streams = Streams::new(stop.clone());
     let introspection = IntrospectionService::new(store.root(), &engine.snapshotters(), uuid);
     tonic::transport::Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
@@ -160,6 +171,8 @@ fn router(engine: Engine, uuid: String, stop: &Stop) -> Router {
         .add_service(limited!(ImagesServer, ImagesService::new(engine.clone())))
         .add_service(limited!(LeasesServer, LeasesService::new(engine.clone())))
         .add_service(limited!(SnapshotsServer, SnapshotsService::new(engine.clone())))
+        .add_service(limited!(EventsServer, EventsService::new(exchange, stop.clone())))
+        .add_service(limited!(StreamingServer, StreamingService::new(streams, stop.clone())))
         .add_service(limited!(ContainersServer, ContainersService::new(store)))
         .add_service(limited!(EngineServer, EngineService::new(engine, stop.clone())))
 }

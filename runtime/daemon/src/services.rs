@@ -7,11 +7,13 @@
 
 pub(crate) mod containers;
 pub(crate) mod content;
+pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod images;
 pub(crate) mod introspection;
 pub(crate) mod leases;
 pub(crate) mod namespaces;
 pub(crate) mod snapshots;
+pub(crate) mod streaming;
 pub(crate) mod version;
 mod write;

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 
+use runtime_api::any::AnyError;
 use runtime_api::filter::FilterError;
 use runtime_engine::EngineError;
 use snapshotters_contract::SnapshotError;
@@ -106,7 +107,7 @@ macro_rules! invalid_argument {
     )+};
 }
 
-invalid_argument!(FilterError, DigestError, LabelsError, NameError);
+invalid_argument!(AnyError, FilterError, DigestError, LabelsError, NameError);
 
 #[cfg(test)]
 mod tests {

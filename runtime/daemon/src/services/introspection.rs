@@ -24,15 +24,17 @@ const METADATA: &str = "io.containerd.metadata.v1";
 const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
 
 /// Plug-ins of type `io.containerd.grpc.v1`, by containerd's names for them.
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 11] = [
     "containers",
     "content",
+    "events",
     "healthcheck",
     "images",
     "introspection",
     "leases",
     "namespaces",
     "snapshots",
+    "streaming",
     "version",
 ];
 

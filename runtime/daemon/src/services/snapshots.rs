@@ -1,6 +1,9 @@
 //! `containerd.services.snapshots.v1`: the snapshotters, by name.
+//!
+//! The names of `plugin` are answered as well: those are calls of a containerd that has us as its proxy plug-in.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -9,15 +12,17 @@ use runtime_api::containerd::types;
 use runtime_api::filter::Filters;
 use runtime_engine::Engine;
 use snapshotters_contract::{ActiveKey, CommittedName, Info, Kind, Mount, Snapshotter};
+use storage_content::LabelChange;
 use storage_model::Labels;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::call::{blocking, space};
+use crate::call::{CallError, blocking, space};
 use crate::convert::{
     BATCH, checked_labels, filters, label, label_change, labels_out, required, size_out, time_out,
 };
+use crate::plugin::Plugin;
 use crate::status::{invalid, status};
 
 /// The service.
@@ -35,15 +40,47 @@ impl SnapshotsService {
     ///
     /// # Errors
     /// `InvalidArgument` with containerd's words for a missing or unknown name.
-    fn snapshotter<T>(&self, request: &Request<T>, name: &str) -> Result<Arc<dyn Snapshotter>, Status> {
-        let space = space(self.engine.store(), request)?;
+    fn chosen<T>(&self, request: &Request<T>, name: &str) -> Result<Chosen, Status> {
+        let plugin = Plugin::called(name);
+        let space = match plugin {
+            Some(_) => self.engine.store().space(&Plugin::namespace()),
+            None => space(self.engine.store(), request)?,
+        };
         if name.is_empty() {
             return Err(invalid("snapshotter argument missing"));
         }
-        if !self.engine.snapshotters().contains(&name) {
+        let ours = plugin.map_or(name, |plugin| plugin.snapshotter);
+        if !self.engine.snapshotters().contains(&ours) {
             return Err(invalid(format!("snapshotter not loaded: {name}")));
         }
-        self.engine.snapshotter(name, space).map_err(status)
+        let snapshotter = self.engine.snapshotter(ours, space).map_err(status)?;
+        Ok(Chosen { snapshotter, is_plugin: plugin.is_some() })
+    }
+}
+
+/// The snapshotter of one call, and how labels pass to it and back.
+struct Chosen {
+    snapshotter: Arc<dyn Snapshotter>,
+    is_plugin: bool,
+}
+
+impl Chosen {
+    /// Labels for something new.
+    fn labels(&self, labels: HashMap<String, String>) -> Result<Labels, Status> {
+        let labels = checked_labels(labels)?;
+        Ok(if self.is_plugin { Plugin::keep(labels) } else { labels })
+    }
+
+    fn change(&self, change: LabelChange) -> LabelChange {
+        if self.is_plugin { Plugin::keep_through(change) } else { change }
+    }
+
+    /// What is told of a snapshot.
+    fn told(&self, mut info: Info) -> Info {
+        if self.is_plugin {
+            info.labels = Plugin::hide(info.labels);
+        }
+        info
     }
 }
 
@@ -100,23 +137,16 @@ fn snapshot_field<'a>(info: &'a Info, path: &[String]) -> Option<Cow<'a, str>> {
     }
 }
 
-/// What `Prepare` and `View` are given.
-struct NewSnapshot {
+/// A snapshot that `Prepare` or `View` is to make.
+struct New {
     key: ActiveKey,
     parent: Option<CommittedName>,
     labels: Labels,
 }
 
-impl NewSnapshot {
-    fn of<S>(
-        key: &str,
-        parent: &str,
-        labels: std::collections::HashMap<String, String, S>,
-    ) -> Result<Self, Status>
-    where
-        S: std::hash::BuildHasher,
-    {
-        Ok(Self { key: key_in(key)?, parent: parent_in(parent)?, labels: checked_labels(labels)? })
+impl New {
+    fn of(chosen: &Chosen, key: &str, parent: &str, labels: HashMap<String, String>) -> Result<Self, Status> {
+        Ok(Self { key: key_in(key)?, parent: parent_in(parent)?, labels: chosen.labels(labels)? })
     }
 }
 
@@ -126,11 +156,11 @@ impl wire::snapshots_server::Snapshots for SnapshotsService {
         &self,
         request: Request<wire::PrepareSnapshotRequest>,
     ) -> Result<Response<wire::PrepareSnapshotResponse>, Status> {
-        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let chosen = self.chosen(&request, &request.get_ref().snapshotter)?;
         let wire::PrepareSnapshotRequest { key, parent, labels, .. } = request.into_inner();
-        let new = NewSnapshot::of(&key, &parent, labels)?;
-        let mounts =
-            blocking(move || snapshotter.prepare(&new.key, new.parent.as_ref(), &new.labels)).await?;
+        let new = New::of(&chosen, &key, &parent, labels)?;
+        let prepare = move || chosen.snapshotter.prepare(&new.key, new.parent.as_ref(), &new.labels);
+        let mounts = blocking(prepare).await?;
         Ok(Response::new(wire::PrepareSnapshotResponse { mounts: mounts_out(mounts) }))
     }
 
@@ -138,10 +168,11 @@ impl wire::snapshots_server::Snapshots for SnapshotsService {
         &self,
         request: Request<wire::ViewSnapshotRequest>,
     ) -> Result<Response<wire::ViewSnapshotResponse>, Status> {
-        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let chosen = self.chosen(&request, &request.get_ref().snapshotter)?;
         let wire::ViewSnapshotRequest { key, parent, labels, .. } = request.into_inner();
-        let new = NewSnapshot::of(&key, &parent, labels)?;
-        let mounts = blocking(move || snapshotter.view(&new.key, new.parent.as_ref(), &new.labels)).await?;
+        let new = New::of(&chosen, &key, &parent, labels)?;
+        let view = move || chosen.snapshotter.view(&new.key, new.parent.as_ref(), &new.labels);
+        let mounts = blocking(view).await?;
         Ok(Response::new(wire::ViewSnapshotResponse { mounts: mounts_out(mounts) }))
     }
 
@@ -149,25 +180,34 @@ impl wire::snapshots_server::Snapshots for SnapshotsService {
         &self,
         request: Request<wire::MountsRequest>,
     ) -> Result<Response<wire::MountsResponse>, Status> {
-        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let chosen = self.chosen(&request, &request.get_ref().snapshotter)?;
         let key = key_in(&request.into_inner().key)?;
-        let mounts = blocking(move || snapshotter.mounts(&key)).await?;
+        let mounts = blocking(move || chosen.snapshotter.mounts(&key)).await?;
         Ok(Response::new(wire::MountsResponse { mounts: mounts_out(mounts) }))
     }
 
     async fn commit(&self, request: Request<wire::CommitSnapshotRequest>) -> Result<Response<()>, Status> {
-        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let chosen = self.chosen(&request, &request.get_ref().snapshotter)?;
         let wire::CommitSnapshotRequest { name, key, labels, parent, .. } = request.into_inner();
         let (key, name) = (key_in(&key)?, name.parse::<CommittedName>().map_err(status)?);
-        let (rebase, labels) = (parent_in(&parent)?, checked_labels(labels)?);
-        blocking(move || snapshotter.commit(&key, &name, rebase.as_ref(), &labels)).await?;
+        let (rebase, labels) = (parent_in(&parent)?, chosen.labels(labels)?);
+        blocking(move || chosen.snapshotter.commit(&key, &name, rebase.as_ref(), &labels)).await?;
         Ok(Response::new(()))
     }
 
     async fn remove(&self, request: Request<wire::RemoveSnapshotRequest>) -> Result<Response<()>, Status> {
-        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let chosen = self.chosen(&request, &request.get_ref().snapshotter)?;
         let key = request.into_inner().key;
-        blocking(move || snapshotter.remove(&key)).await?;
+        let engine = self.engine.clone();
+        blocking(move || {
+            chosen.snapshotter.remove(&key)?;
+            // A containerd collects by itself, and asks for the cleanup when it has done so.
+            if !chosen.is_plugin {
+                engine.collect_soon();
+            }
+            Ok::<_, CallError>(())
+        })
+        .await?;
         Ok(Response::new(()))
     }
 
@@ -175,9 +215,9 @@ impl wire::snapshots_server::Snapshots for SnapshotsService {
         &self,
         request: Request<wire::StatSnapshotRequest>,
     ) -> Result<Response<wire::StatSnapshotResponse>, Status> {
-        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let chosen = self.chosen(&request, &request.get_ref().snapshotter)?;
         let key = request.into_inner().key;
-        let info = blocking(move || snapshotter.stat(&key)).await?;
+        let info = blocking(move || chosen.snapshotter.stat(&key).map(|info| chosen.told(info))).await?;
         Ok(Response::new(wire::StatSnapshotResponse { info: Some(info_out(info)) }))
     }
 
@@ -185,11 +225,13 @@ impl wire::snapshots_server::Snapshots for SnapshotsService {
         &self,
         request: Request<wire::UpdateSnapshotRequest>,
     ) -> Result<Response<wire::UpdateSnapshotResponse>, Status> {
-        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let chosen = self.chosen(&request, &request.get_ref().snapshotter)?;
         let wire::UpdateSnapshotRequest { info, update_mask, .. } = request.into_inner();
         let info = required(info, "info")?;
         let change = label_change(update_mask, checked_labels(info.labels)?, "a snapshot")?;
-        let updated = blocking(move || snapshotter.update(&info.name, change)).await?;
+        let change = chosen.change(change);
+        let update = move || chosen.snapshotter.update(&info.name, change).map(|info| chosen.told(info));
+        let updated = blocking(update).await?;
         Ok(Response::new(wire::UpdateSnapshotResponse { info: Some(info_out(updated)) }))
     }
 
@@ -199,10 +241,10 @@ impl wire::snapshots_server::Snapshots for SnapshotsService {
         &self,
         request: Request<wire::ListSnapshotsRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
-        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let chosen = self.chosen(&request, &request.get_ref().snapshotter)?;
         let filters = filters(&request.into_inner().filters)?;
         let (sender, receiver) = mpsc::channel(2);
-        tokio::task::spawn_blocking(move || list(&*snapshotter, &filters, &sender));
+        tokio::task::spawn_blocking(move || list(&chosen, &filters, &sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -210,27 +252,34 @@ impl wire::snapshots_server::Snapshots for SnapshotsService {
         &self,
         request: Request<wire::UsageRequest>,
     ) -> Result<Response<wire::UsageResponse>, Status> {
-        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
+        let chosen = self.chosen(&request, &request.get_ref().snapshotter)?;
         let key = request.into_inner().key;
-        let usage = blocking(move || snapshotter.usage(&key)).await?;
+        let usage = blocking(move || chosen.snapshotter.usage(&key)).await?;
         Ok(Response::new(wire::UsageResponse { size: size_out(usage.bytes), inodes: size_out(usage.inodes) }))
     }
 
     async fn cleanup(&self, request: Request<wire::CleanupRequest>) -> Result<Response<()>, Status> {
-        let snapshotter = self.snapshotter(&request, &request.get_ref().snapshotter)?;
-        blocking(move || snapshotter.cleanup()).await?;
+        let chosen = self.chosen(&request, &request.get_ref().snapshotter)?;
+        let store = self.engine.store().clone();
+        blocking(move || {
+            chosen.snapshotter.cleanup()?;
+            store.empty_trash();
+            Ok::<_, CallError>(())
+        })
+        .await?;
         Ok(Response::new(()))
     }
 }
 
 /// Sends what matches in batches, until the end or until nobody listens.
 fn list(
-    snapshotter: &dyn Snapshotter,
+    chosen: &Chosen,
     filters: &Filters,
     sender: &mpsc::Sender<Result<wire::ListSnapshotsResponse, Status>>,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
-    let walked = snapshotter.walk(&mut |info| {
+    let walked = chosen.snapshotter.walk(&mut |info| {
+        let info = chosen.told(info);
         if filters.matches(|path| snapshot_field(&info, path)) {
             batch.push(info_out(info));
         }

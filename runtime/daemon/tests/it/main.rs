@@ -6,7 +6,9 @@
 mod content;
 mod ctr;
 mod engine;
+mod events;
 mod fixture;
 mod lifecycle;
+mod plugin;
 mod records;
 mod snapshots;
