@@ -18,6 +18,7 @@ use crate::label::LabelChange;
 use crate::lease::Resource;
 use crate::metadata::record::nanos;
 use crate::metadata::{Metadata, Record, Table, Transaction, key};
+use crate::namespace::NamespaceRecord;
 use crate::space::Space;
 use crate::store::Store;
 use crate::{StoreError, Subject};
@@ -227,19 +228,19 @@ impl Space {
 }
 
 impl Store {
-    /// Drops the records of a blob whose file is not as it was written, in all namespaces, and what is left of the file.
-    /// The caller holds the digest's lock.
-    pub(crate) fn quarantine(&self, digest: &Digest) -> Result<(), StoreError> {
-        let namespaces = self.namespaces()?;
-        let _open = self.0.gate.enter([]);
-        self.0.metadata.transact_deletion(|transaction| {
-            for namespace in &namespaces {
-                transaction.delete(Table::Blobs, &key::blob(&namespace.name, digest))?;
+    /// The namespaces that have a blob, as far as they can be read.
+    pub(crate) fn holders_of(&self, digest: &Digest) -> Vec<storage_model::Namespace> {
+        let mut found = Vec::new();
+        let metadata = &self.0.metadata;
+        let _ = metadata.walk_readable(&[], |row, _: NamespaceRecord| {
+            if let Some((namespace, _)) = key::split_namespace(row)
+                && metadata.contains(Table::Blobs, &key::blob(&namespace, digest)).unwrap_or(false)
+            {
+                found.push(namespace);
             }
-            transaction.delete(Table::Content, digest.as_bytes())
-        })?;
-        tracing::warn!(%digest, "the file of a blob was lost or damaged: its records are dropped");
-        self.0.trash.discard(&self.blob_path(digest))
+            ControlFlow::Continue(())
+        });
+        found
     }
 
     /// Takes away the file of a blob that has no record any more, unless it got one since.

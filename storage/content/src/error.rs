@@ -85,6 +85,14 @@ pub enum StoreError {
         /// Bytes there are.
         size: u64,
     },
+    /// A part of a check that is none.
+    #[error("part {index} of {count} is none: parts are counted from 1 to {count}")]
+    Subset {
+        /// The part asked for.
+        index: u32,
+        /// How many parts there are.
+        count: u32,
+    },
     /// Another writer holds the reference.
     #[error("ingest {reference:?} is being written by someone else: wait for it, or use another reference")]
     Busy {
@@ -283,6 +291,7 @@ impl StoreError {
             Self::Name { .. }
             | Self::Labels(_)
             | Self::Resource { .. }
+            | Self::Subset { .. }
             | Self::ParentNotCommitted { .. }
             | Self::Rebase { .. } => ErrorKind::InvalidArgument,
             Self::DigestMismatch { .. }

@@ -157,13 +157,15 @@ impl Space {
         if !inner.metadata.contains(Table::Content, digest.as_bytes())? {
             return Ok(None);
         }
-        let _here = inner.digests.lock(std::iter::once(digest));
+        let here = inner.digests.lock(std::iter::once(digest));
         let Some(content) = inner.metadata.get::<ContentRecord>(digest.as_bytes())? else {
             return Ok(None);
         };
         let found_bytes = self.store.blob_path(digest).metadata().map(|facts| facts.len());
         if !found_bytes.is_ok_and(|bytes| bytes == content.size) {
-            self.store.quarantine(digest)?;
+            let quarantined = self.store.quarantine_locked(digest)?;
+            drop(here);
+            quarantined.iter().for_each(|one| self.store.tell_quarantined(one));
             return Ok(None);
         }
         self.change([Node::blob(&self.namespace, digest)], |transaction| {

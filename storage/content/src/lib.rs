@@ -13,6 +13,7 @@
 
 mod blob;
 mod change;
+mod check;
 mod collect;
 mod container;
 mod error;
@@ -29,7 +30,9 @@ mod metadata;
 mod namespace;
 mod numbers;
 mod publish;
+mod quarantine;
 mod recovery;
+mod repair;
 mod snapshot;
 mod space;
 mod store;
@@ -39,6 +42,9 @@ mod usage;
 
 pub use blob::BlobInfo;
 pub use change::{Change, Observer};
+pub use check::{
+    CheckEvent, CheckOptions, CheckPhase, CheckProgress, CheckSummary, Finding, Problem, Suspect,
+};
 pub use collect::{Collected, DoomReason, Doomed, KeeperChain, Plan, RemovedSnapshot};
 pub use container::{ContainerRecord, Extension};
 pub use error::{FormatProblem, RecordProblem, StoreError};
@@ -49,7 +55,9 @@ pub use kind::{ErrorKind, Subject};
 pub use label::LabelChange;
 pub use lease::{EPHEMERAL_LABEL, Lease, LeaseId, Resource, ResourceKind};
 pub use namespace::NamespaceInfo;
-pub use recovery::{QuarantinedBlob, Recovery};
+pub use quarantine::QuarantinedBlob;
+pub use recovery::Recovery;
+pub use repair::BlobRepair;
 pub use snapshot::{NewSnapshot, SnapshotKind, SnapshotRecord, SnapshotTable, Usage};
 pub use space::Space;
 pub use store::{Store, SyncMark};

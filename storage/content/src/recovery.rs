@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
-use storage_model::{Digest, Namespace};
+use storage_model::Digest;
 
 use crate::StoreError;
 use crate::blob::{self, ContentRecord, digest_of};
@@ -19,6 +19,7 @@ use crate::ingest_files;
 use crate::layout::Layout;
 use crate::lease;
 use crate::metadata::{Metadata, Table, key};
+use crate::quarantine::{QuarantinedBlob, put_aside};
 use crate::trash::Trash;
 
 /// What was found and repaired when the store was opened.
@@ -48,19 +49,6 @@ impl Recovery {
     }
 }
 
-/// A blob that was lost or damaged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QuarantinedBlob {
-    /// Its digest.
-    pub digest: Digest,
-    /// Size it should have, in bytes.
-    pub expected_bytes: u64,
-    /// Size of its file, in bytes; none if it was absent.
-    pub found_bytes: Option<u64>,
-    /// The namespaces that had it.
-    pub namespaces: Vec<Namespace>,
-}
-
 /// Repairs the store. Running it again after a crash in the middle is as good as running it once.
 pub(crate) fn run(metadata: &Metadata, layout: &Layout, trash: &Trash) -> Result<Recovery, StoreError> {
     let begun = Instant::now();
@@ -80,7 +68,7 @@ pub(crate) fn run(metadata: &Metadata, layout: &Layout, trash: &Trash) -> Result
         }
         ControlFlow::Continue(())
     })?;
-    quarantine(metadata, layout, trash, lost, &mut recovery)?;
+    quarantine(metadata, layout, lost, &mut recovery)?;
     settle_orphans(layout, trash, &files, &mut recovery)?;
     recovery.discarded_ingests = ingest_files::discard_broken(layout, trash)?;
     recovery.ended_leases = lease::drop_ephemeral(metadata)?;
@@ -115,11 +103,10 @@ fn blob_files(
     Ok(files)
 }
 
-/// Drops the records of blobs that were lost, in all namespaces, and then their files.
+/// Drops the records of blobs that were lost, in all namespaces, and puts their files aside.
 fn quarantine(
     metadata: &Metadata,
     layout: &Layout,
-    trash: &Trash,
     mut lost: HashMap<Digest, QuarantinedBlob>,
     recovery: &mut Recovery,
 ) -> Result<(), StoreError> {
@@ -142,7 +129,7 @@ fn quarantine(
         Ok(())
     })?;
     for digest in lost.keys() {
-        trash.discard(&layout.blob(digest))?;
+        put_aside(layout, digest)?;
     }
     recovery.quarantined = lost.into_values().collect();
     recovery.quarantined.sort_by_key(|one| one.digest);

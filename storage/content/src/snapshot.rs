@@ -386,15 +386,27 @@ pub(crate) fn walk_all(
     metadata: &Metadata,
     mut visit: impl FnMut(Namespace, &str, SnapshotRecord) -> ControlFlow<()>,
 ) -> Result<(), StoreError> {
-    metadata.walk(&[], |row, record: SnapshotRecord| {
-        let Some((namespace, rest)) = key::split_namespace(row) else { return ControlFlow::Continue(()) };
-        let snapshotter =
-            rest.split(|byte| *byte == 0).next().and_then(|name| std::str::from_utf8(name).ok());
-        match snapshotter {
-            Some(snapshotter) => visit(namespace, snapshotter, record),
-            None => ControlFlow::Continue(()),
-        }
+    metadata.walk(&[], |row, record: SnapshotRecord| match place(row) {
+        Some((namespace, snapshotter)) => visit(namespace, snapshotter, record),
+        None => ControlFlow::Continue(()),
     })
+}
+
+/// Like [`walk_all`], and leaves out what cannot be read.
+pub(crate) fn walk_readable(
+    metadata: &Metadata,
+    mut visit: impl FnMut(Namespace, &str, SnapshotRecord) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    metadata.walk_readable(&[], |row, record: SnapshotRecord| match place(row) {
+        Some((namespace, snapshotter)) => visit(namespace, snapshotter, record),
+        None => ControlFlow::Continue(()),
+    })
+}
+
+/// Namespace and snapshotter in the key of a snapshot.
+pub(crate) fn place(row: &[u8]) -> Option<(Namespace, &str)> {
+    let (namespace, rest) = key::split_namespace(row)?;
+    Some((namespace, std::str::from_utf8(rest.split(|byte| *byte == 0).next()?).ok()?))
 }
 
 /// What can be inserted: a committed snapshot can only be made of an active one.

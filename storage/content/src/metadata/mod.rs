@@ -145,6 +145,22 @@ impl Metadata {
         self.scan(R::TABLE, prefix, |key, value| Ok(visit(key, record::decode(key, value)?)))
     }
 
+    /// Like [`Metadata::walk`], and leaves out what cannot be read: for lists, where one damaged record must not hide the
+    /// others, and never for what decides whether something may go. `Store::check` finds what was left out.
+    pub(crate) fn walk_readable<R: Record>(
+        &self,
+        prefix: &[u8],
+        mut visit: impl FnMut(&[u8], R) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.scan(R::TABLE, prefix, |key, value| match record::decode(key, value) {
+            Ok(record) => Ok(visit(key, record)),
+            Err(error) => {
+                tracing::warn!(%error, "a record is left out of a list");
+                Ok(ControlFlow::Continue(()))
+            }
+        })
+    }
+
     /// Runs `body` in a transaction and commits it durably; nothing happens if `body` fails.
     ///
     /// `body` may run more than once, so it must only read, and write through the transaction.
