@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::Full;
 use storage_model::Digest;
 use tokio::time::Instant;
 
@@ -16,7 +14,9 @@ use crate::client::Core;
 use crate::credentials;
 use crate::endpoint::Endpoint;
 use crate::error::ChallengeFault;
-use crate::token::{ANSWER_BYTES_MAX, BearerAsk, Token};
+use crate::payload::{Outgoing, Payload};
+use crate::token::{ANSWER_BYTES_MAX, Access, BearerAsk, Token};
+use crate::transport::Patience;
 use crate::{Credentials, Login, RegistryError, Target};
 
 /// How long a login found in Docker's configuration is used before it is looked up again: helpers are slow, and
@@ -33,7 +33,7 @@ enum Wants {
 }
 
 /// A token belongs to a host, a service and scope, and a login: no part may differ.
-type TokenKey = (String, BearerAsk, Option<Digest>);
+type TokenKey = (String, BearerAsk, Access, Option<Digest>);
 /// What Docker's configuration had for a place and repository, and when it was asked.
 type Found = (Instant, Option<Credentials>);
 type Slot = Arc<tokio::sync::Mutex<Option<Token>>>;
@@ -60,6 +60,8 @@ fn bounded<K, V>(table: &Mutex<HashMap<K, V>>) -> std::sync::MutexGuard<'_, Hash
 pub(crate) struct Visit<'a> {
     pub(crate) endpoint: &'a Endpoint,
     pub(crate) target: &'a Arc<Target>,
+    /// What the request needs the right to do.
+    pub(crate) access: &'a Access,
     /// Address asked, of the endpoint itself.
     pub(crate) home: &'a Uri,
 }
@@ -172,7 +174,7 @@ impl Core {
         refused: Option<&HeaderValue>,
     ) -> Result<HeaderValue, RegistryError> {
         let id = login.as_ref().map(Credentials::id);
-        let key = (visit.endpoint.authority.clone(), ask.clone(), id);
+        let key = (visit.endpoint.authority.clone(), ask.clone(), visit.access.clone(), id);
         let slot = Arc::clone(bounded(&self.logins.tokens).entry(key).or_default());
         let mut slot = slot.lock().await;
         if let Some(token) = &*slot
@@ -203,12 +205,13 @@ impl Core {
         let fail =
             |fault| RegistryError::Token { target: Arc::clone(visit.target), realm: realm.clone(), fault };
         let guard = ask.admit(visit.endpoint, visit.home).map_err(refuse)?;
-        let request = self.token_request(ask, login).ok_or_else(|| refuse(ChallengeFault::Realm))?;
+        let request = self.token_request(ask, visit.access, login);
+        let request = request.ok_or_else(|| refuse(ChallengeFault::Realm))?;
         let profile = match crate::location::same_origin(&ask.realm, visit.home) {
             true => (*visit.endpoint.profile).clone(),
             false => visit.endpoint.profile.without_identity(),
         };
-        let patience = self.config.retry.answer_max;
+        let patience = Patience::of(&self.config.retry);
         let response = self.transport.send(request, &profile, guard, patience, visit.target).await?;
         let status = response.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST) {
@@ -222,7 +225,14 @@ impl Core {
         Token::parse(&body, Instant::now()).map_err(fail)
     }
 
-    fn token_request(&self, ask: &BearerAsk, login: Option<&Credentials>) -> Option<Request<Full<Bytes>>> {
+    fn token_request(
+        &self,
+        ask: &BearerAsk,
+        access: &Access,
+        login: Option<&Credentials>,
+    ) -> Option<Request<Outgoing>> {
+        let scope = ask.scope(access);
+        let form = HeaderValue::from_static("application/x-www-form-urlencoded");
         let request = Request::builder()
             .header(header::USER_AGENT, &self.config.user_agent)
             .header(header::ACCEPT, "application/json")
@@ -231,15 +241,15 @@ impl Core {
             Some(Credentials::IdentityToken(token)) => request
                 .method(Method::POST)
                 .uri(ask.realm.clone())
-                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .body(Full::new(Bytes::from(ask.form(token.reveal()))))
+                .header(header::CONTENT_TYPE, form.clone())
+                .body(Payload::Document(form, ask.form(&scope, token.reveal()).into()).body().ok()?)
                 .ok(),
             Some(login @ Credentials::Password { username, .. }) => request
-                .uri(ask.address(Some(username))?)
+                .uri(ask.address(&scope, Some(username))?)
                 .header(header::AUTHORIZATION, login.basic()?)
-                .body(Full::default())
+                .body(Outgoing::default())
                 .ok(),
-            _ => request.uri(ask.address(None)?).body(Full::default()).ok(),
+            _ => request.uri(ask.address(&scope, None)?).body(Outgoing::default()).ok(),
         }
     }
 }

@@ -202,15 +202,10 @@ impl BlobStream {
     /// Asks the present place for the bytes from `position` on, once.
     async fn ask(&mut self) -> Result<(), RegistryError> {
         let range = (self.position > 0 && !self.whole).then(|| (self.position, self.etag.clone()));
-        let call = Call {
-            endpoint: &self.places[self.at],
-            target: &self.target,
-            path: format!("blobs/{}", self.digest),
-            accept: None,
-            range,
-            blob: Some(self.digest),
-        };
-        let answer = self.core.get(&call).await?;
+        let path = format!("blobs/{}", self.digest);
+        let call =
+            Call { range, blob: Some(self.digest), ..Call::get(&self.places[self.at], &self.target, path) };
+        let answer = self.core.ask(&call).await?;
         self.host = answer.host;
         let (head, body) = answer.response.into_parts();
         self.skip = match head.status {

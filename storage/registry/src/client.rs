@@ -74,6 +74,10 @@ impl Client {
         })
     }
 
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
     /// Finds what `reference` names, with one request: the tag is read once, and what came is hashed.
     ///
     /// # Errors

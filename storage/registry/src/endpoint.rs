@@ -41,12 +41,13 @@ pub(crate) struct Endpoint {
     pub(crate) login: String,
 }
 
-const ALL: Capabilities = Capabilities { pull: true, resolve: true };
+const ALL: Capabilities = Capabilities { pull: true, resolve: true, push: true };
 
 impl Endpoint {
-    /// Address of `path` in `repository`, spoken to by `scheme`.
+    /// Address of `path`, which may end with a query, in `repository`, spoken to by `scheme`.
     pub(crate) fn uri(&self, scheme: &str, repository: &str, path: &str) -> Option<Uri> {
-        let ns = self.mirrored.as_ref().map(|ns| format!("?ns={}", escape(ns))).unwrap_or_default();
+        let mark = if path.contains('?') { '&' } else { '?' };
+        let ns = self.mirrored.as_ref().map(|ns| format!("{mark}ns={}", escape(ns))).unwrap_or_default();
         format!("{scheme}://{}{}/{repository}/{path}{ns}", self.authority, self.prefix).parse().ok()
     }
 

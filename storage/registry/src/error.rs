@@ -87,7 +87,7 @@ pub enum RegistryError {
         host: String,
     },
     /// The registry wants a login, or refused ours.
-    #[error("{host} did not let us read {target}: {login}")]
+    #[error("{host} did not let us in for {target}: {login}")]
     Unauthorized {
         /// What was asked for.
         target: Arc<Target>,
@@ -169,8 +169,49 @@ pub enum RegistryError {
         status: StatusCode,
         /// The registry's own words, cut to one line.
         message: String,
+        /// The registry's word for it (distribution-spec, "Error Codes": `SIZE_INVALID`); empty if it gave none.
+        code: String,
         /// What `Retry-After` asked for, cut to the policy's limit.
         retry_after: Option<Duration>,
+    },
+    /// The registry has no such repository to push to, and makes none by itself.
+    #[error("{host} has no repository for {target}: make it there first, or check the name{}", words(.message))]
+    NoRepository {
+        /// What was to be pushed.
+        target: Arc<Target>,
+        /// Who answered.
+        host: String,
+        /// The registry's own words, cut to one line.
+        message: String,
+    },
+    /// The registry received other bytes than their digest says: the local copy is damaged, or the way there changes
+    /// what it carries.
+    #[error("{host} got other bytes than {target} has: check the local copy{}", words(.message))]
+    Refused {
+        /// What was pushed.
+        target: Arc<Target>,
+        /// Who answered.
+        host: String,
+        /// The registry's own words, cut to one line.
+        message: String,
+    },
+    /// An answer to an upload without what the next step needs.
+    #[error("{host} cannot take {target}: {fault}")]
+    Upload {
+        /// What was pushed.
+        target: Arc<Target>,
+        /// Who answered.
+        host: String,
+        /// What is wrong with the answer.
+        fault: &'static str,
+    },
+    /// The local copy of what is pushed cannot be read.
+    #[error("the local copy of {target} cannot be read")]
+    Source {
+        /// What was to be pushed.
+        target: Arc<Target>,
+        /// What the file system said.
+        source: io::Error,
     },
     /// The name of the registry does not resolve.
     #[error("the host {host} of {target} is unknown: check its spelling and this machine's DNS")]
@@ -408,9 +449,10 @@ impl RegistryError {
                 408 | 425 | 500 | 502 | 503 | 504 => Verdict::Passing(*retry_after),
                 _ => Verdict::Final,
             },
-            Self::Timeout { .. } | Self::Interrupted { .. } | Self::WrongRange { .. } => {
-                Verdict::Passing(None)
-            }
+            Self::Timeout { .. }
+            | Self::Upload { .. }
+            | Self::Interrupted { .. }
+            | Self::WrongRange { .. } => Verdict::Passing(None),
             Self::UnknownHost { source, .. } => {
                 let passing = source.to_string().contains("emporary failure");
                 if passing { Verdict::Absent } else { Verdict::Final }

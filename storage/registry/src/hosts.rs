@@ -52,6 +52,8 @@ pub struct Capabilities {
     pub pull: bool,
     /// Say which digest a tag has.
     pub resolve: bool,
+    /// Take content.
+    pub push: bool,
 }
 
 /// Why a `hosts.toml`, or a directory that holds one, cannot be used.
@@ -179,7 +181,7 @@ fn capabilities(host: &str, value: &Value) -> Result<Capabilities, HostsError> {
     let listed = value.as_array().and_then(|_| strings(value));
     let listed = listed.ok_or_else(|| field(host, "capabilities", "a list of \"pull\", \"resolve\", ..."))?;
     let has = |name: &str| listed.iter().any(|item| item.eq_ignore_ascii_case(name));
-    Ok(Capabilities { pull: has("pull"), resolve: has("resolve") })
+    Ok(Capabilities { pull: has("pull"), resolve: has("resolve"), push: has("push") })
 }
 
 /// A file, a list of files, or a list of pairs of files.
@@ -270,7 +272,7 @@ capabilities = ["pull"]
         let names: Vec<_> = file.hosts.iter().map(|h| h.url.as_ref().unwrap().to_string()).collect();
         assert_eq!(names, ["https://z.example:5000/", "http://a.example/", "https://bare.example:7000/"]);
         let z = &file.hosts[0];
-        assert_eq!(z.capabilities, Some(Capabilities { pull: true, resolve: true }));
+        assert_eq!(z.capabilities, Some(Capabilities { pull: true, resolve: true, push: false }));
         assert_eq!(z.ca, [PathBuf::from("ca.pem")]);
         assert_eq!(z.client, [("c.cert".into(), Some("c.key".into())), ("both.pem".into(), None)]);
         assert!(z.override_path && !z.skip_verify);
@@ -280,7 +282,7 @@ capabilities = ["pull"]
         assert!(file.hosts[1].skip_verify);
         assert_eq!(file.hosts[2].client, [("one.pem".into(), None)]);
         assert_eq!(file.server.url.as_ref().unwrap().host(), Some("registry-1.docker.io"));
-        assert_eq!(file.server.capabilities, Some(Capabilities { pull: true, resolve: false }));
+        assert_eq!(file.server.capabilities, Some(Capabilities { pull: true, resolve: false, push: false }));
     }
 
     #[test]

@@ -35,6 +35,14 @@ pub(crate) fn resolve(base: &Uri, location: &str) -> Option<Uri> {
     (!authority.as_str().contains('@') && !authority.host().is_empty()).then_some(uri)
 }
 
+/// `location` over https, if it is plain http at the very host of `base`, which is https, and names no port.
+pub(crate) fn same_host(base: &Uri, location: &str) -> Option<String> {
+    let rest = location.strip_prefix("http://").filter(|_| base.scheme_str() == Some("https"))?;
+    let uri: Uri = location.parse().ok()?;
+    let same = uri.authority()? == base.host()? && matches!(base.port_u16(), None | Some(443));
+    same.then(|| format!("https://{rest}"))
+}
+
 /// Whether two addresses have one scheme, host and port: the reach of a credential.
 pub(crate) fn same_origin(a: &Uri, b: &Uri) -> bool {
     let host = |uri: &Uri| uri.host().unwrap_or_default().to_ascii_lowercase();

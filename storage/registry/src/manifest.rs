@@ -14,7 +14,7 @@ use crate::session::Call;
 use crate::{RegistryError, Target, retry};
 
 /// Header in which registries announce a manifest's digest (distribution-spec).
-const CONTENT_DIGEST: &str = "docker-content-digest";
+pub(crate) const CONTENT_DIGEST: &str = "docker-content-digest";
 
 /// A document as it came.
 struct Fetched {
@@ -96,15 +96,10 @@ impl Core {
 
     /// Asks one place, once, and proves what came.
     async fn fetch(&self, endpoint: &Endpoint, wanted: &Wanted) -> Result<Fetched, RegistryError> {
-        let call = Call {
-            endpoint,
-            target: &wanted.target,
-            path: format!("manifests/{}", wanted.target.object),
-            accept: Some(wanted.accept.clone()),
-            range: None,
-            blob: None,
-        };
-        let answer = self.get(&call).await?;
+        let path = format!("manifests/{}", wanted.target.object);
+        let accept = Some(wanted.accept.clone());
+        let call = Call { accept, ..Call::get(endpoint, &wanted.target, path) };
+        let answer = self.ask(&call).await?;
         let host = answer.host;
         let (head, body) = answer.response.into_parts();
         let max = wanted.size.unwrap_or(limits::MANIFEST_BYTES_MAX);
@@ -146,7 +141,7 @@ fn wrong_size(wanted: &Wanted, host: String, actual: u64) -> RegistryError {
     RegistryError::SizeMismatch { target: Arc::clone(&wanted.target), host, expected, actual }
 }
 
-fn accept_all() -> HeaderValue {
+pub(crate) fn accept_all() -> HeaderValue {
     HeaderValue::from_str(&media::MANIFEST_TYPES.join(", ")).expect("media types are header values")
 }
 

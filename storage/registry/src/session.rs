@@ -6,9 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use storage_model::Digest;
@@ -20,7 +18,9 @@ use crate::client::{Core, RedirectKey, lock};
 use crate::endpoint::{Endpoint, Scheme};
 use crate::error::RedirectFault;
 use crate::location::{reach, resolve, same_origin};
-use crate::transport::Guard;
+use crate::payload::Payload;
+use crate::token::Access;
+use crate::transport::{Guard, Patience};
 use crate::{RegistryError, Target, retry};
 
 /// Most redirects in a row.
@@ -32,12 +32,25 @@ const REDIRECTS_KEPT_MAX: usize = 4096;
 /// Most of an error's body that is read, in bytes.
 const ERROR_BYTES_MAX: u64 = 16 * 1024;
 
-/// What to get.
+/// Where a request goes.
+#[derive(Clone)]
+pub(crate) enum Place {
+    /// Path below the repository: `manifests/latest`. May end with a query.
+    Path(String),
+    /// An address that the registry named before: that of an upload.
+    Named(Uri),
+}
+
+/// What to ask.
 pub(crate) struct Call<'a> {
+    pub(crate) method: Method,
     pub(crate) endpoint: &'a Endpoint,
     pub(crate) target: &'a Arc<Target>,
-    /// Path below the repository: `manifests/latest`.
-    pub(crate) path: String,
+    pub(crate) access: &'a Access,
+    pub(crate) place: Place,
+    pub(crate) payload: Payload<'a>,
+    /// Added to how long an answer may take: registries hash what they were given before they answer.
+    pub(crate) leeway: Duration,
     pub(crate) accept: Option<HeaderValue>,
     /// First byte wanted, and the `ETag` of the bytes before it.
     pub(crate) range: Option<(u64, Option<HeaderValue>)>,
@@ -45,7 +58,40 @@ pub(crate) struct Call<'a> {
     pub(crate) blob: Option<Digest>,
 }
 
-/// A success: 200, or 206 if a range was asked for.
+impl<'a> Call<'a> {
+    /// The call that reads `path`; the fields say what else is wanted.
+    pub(crate) fn get(endpoint: &'a Endpoint, target: &'a Arc<Target>, path: String) -> Self {
+        Self {
+            method: Method::GET,
+            endpoint,
+            target,
+            access: &Access::Pull,
+            place: Place::Path(path),
+            payload: Payload::Nothing,
+            leeway: Duration::ZERO,
+            accept: None,
+            range: None,
+            blob: None,
+        }
+    }
+
+    /// Whether it only reads: redirects of every kind may be followed.
+    fn reads(&self) -> bool {
+        self.method == Method::GET || self.method == Method::HEAD
+    }
+
+    /// Whether `status` is a success: 200, or 206 if a range was asked for; any 2xx for what changes something.
+    fn fits(&self, status: StatusCode) -> bool {
+        match self.place {
+            Place::Path(_) if self.reads() => {
+                status == StatusCode::OK || (status == StatusCode::PARTIAL_CONTENT && self.range.is_some())
+            }
+            _ => status.is_success(),
+        }
+    }
+}
+
+/// A success, as [`Call::fits`] says.
 pub(crate) struct Answer {
     pub(crate) response: Response<Incoming>,
     /// Host that sent it.
@@ -53,23 +99,51 @@ pub(crate) struct Answer {
 }
 
 impl Core {
-    /// Gets what `call` says, once.
-    pub(crate) async fn get(&self, call: &Call<'_>) -> Result<Answer, RegistryError> {
-        let known = lock(&self.local_schemes).get(&call.endpoint.authority).copied();
-        let scheme = match (call.endpoint.scheme, known) {
-            (Scheme::Http, _) => "http",
-            (Scheme::Https, _) => "https",
-            (Scheme::Either, Some(scheme)) => scheme,
-            (Scheme::Either, None) => return self.get_either(call).await,
-        };
-        self.get_by(call, scheme).await
+    /// Asks what `call` says, until it is answered or patience ends.
+    pub(crate) async fn persist(&self, call: &Call<'_>) -> Result<Answer, RegistryError> {
+        let mut failures = 0;
+        loop {
+            let error = match self.ask(call).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            failures += 1;
+            let Some(wait) = retry::next_wait(&self.config.retry, &error, failures, true) else {
+                return Err(error);
+            };
+            let (name, host) = (call.target.to_string(), &call.endpoint.authority);
+            retry::tell(&self.config, &name, host, &error, wait, failures + 1);
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Asks what `call` says, once.
+    pub(crate) async fn ask(&self, call: &Call<'_>) -> Result<Answer, RegistryError> {
+        match self.known_scheme(call.endpoint) {
+            Some(scheme) => self.ask_by(call, scheme).await,
+            None => self.ask_either(call).await,
+        }
+    }
+
+    /// How `endpoint` is spoken to; `None` if it is on this machine and has not been asked yet.
+    fn known_scheme(&self, endpoint: &Endpoint) -> Option<&'static str> {
+        match endpoint.scheme {
+            Scheme::Http => Some("http"),
+            Scheme::Https => Some("https"),
+            Scheme::Either => lock(&self.local_schemes).get(&endpoint.authority).copied(),
+        }
+    }
+
+    /// How `endpoint` has answered.
+    pub(crate) fn scheme_of(&self, endpoint: &Endpoint) -> &'static str {
+        self.known_scheme(endpoint).unwrap_or("http")
     }
 
     /// On this machine http is tried first, and https if that is what answers.
-    async fn get_either(&self, call: &Call<'_>) -> Result<Answer, RegistryError> {
+    async fn ask_either(&self, call: &Call<'_>) -> Result<Answer, RegistryError> {
         let remember = |scheme| lock(&self.local_schemes).insert(call.endpoint.authority.clone(), scheme);
-        match self.get_by(call, "http").await {
-            Err(mixed @ RegistryError::SpeaksHttps { .. }) => match self.get_by(call, "https").await {
+        match self.ask_by(call, "http").await {
+            Err(mixed) if perhaps_https(call, &mixed) => match self.ask_by(call, "https").await {
                 Err(RegistryError::SpeaksHttp { .. }) => Err(mixed),
                 answer => {
                     remember("https");
@@ -84,17 +158,19 @@ impl Core {
         }
     }
 
-    async fn get_by(&self, call: &Call<'_>, scheme: &str) -> Result<Answer, RegistryError> {
+    async fn ask_by(&self, call: &Call<'_>, scheme: &str) -> Result<Answer, RegistryError> {
         if let Some(answer) = self.get_at_remembered(call).await? {
             return Ok(answer);
         }
         let fault = || RegistryError::NoHost { target: Arc::clone(call.target) };
-        let home = call.endpoint.uri(scheme, &call.target.repository, &call.path).ok_or_else(fault)?;
-        let visit = Visit { endpoint: call.endpoint, target: call.target, home: &home };
+        let path = if let Place::Path(path) = &call.place { path } else { "" };
+        let home = call.endpoint.uri(scheme, &call.target.repository, path).ok_or_else(fault)?;
+        let start = if let Place::Named(uri) = &call.place { uri } else { &home };
+        let visit = Visit { endpoint: call.endpoint, target: call.target, access: call.access, home: &home };
         let mut shown = self.authorization(visit).await?;
         let mut answered = false;
         loop {
-            let (response, uri) = self.follow(call, &home, shown.as_ref()).await?;
+            let (response, uri) = self.follow(call, &home, start, shown.as_ref()).await?;
             let host = uri.authority().map_or_else(String::new, ToString::to_string);
             if response.status() == StatusCode::UNAUTHORIZED && same_origin(&uri, &home) {
                 if answered {
@@ -104,7 +180,7 @@ impl Core {
                 answered = true;
                 continue;
             }
-            if !fits(call, response.status()) {
+            if !call.fits(response.status()) {
                 let asked = call.range.as_ref().map(|(offset, _)| *offset);
                 return Err(self.status_error(response, call.target, host, asked).await);
             }
@@ -115,36 +191,30 @@ impl Core {
         }
     }
 
-    /// Follows redirects from `home`. `shown` and the endpoint's own headers go along while the origin stays.
+    /// Follows redirects from `start`. `shown` and the endpoint's own headers go along while the origin is `home`'s.
     async fn follow(
         &self,
         call: &Call<'_>,
         home: &Uri,
+        start: &Uri,
         shown: Option<&HeaderValue>,
     ) -> Result<(Response<Incoming>, Uri), RegistryError> {
-        let mut uri = home.clone();
-        let mut at_home = true;
+        let mut uri = start.clone();
+        let mut at_home = same_origin(home, start);
         for _ in 0..=REDIRECTS_MAX {
             let response = self.hop(call, &uri, at_home, shown).await?;
-            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+            let redirected = match response.status().as_u16() {
+                307 | 308 => true,
+                // These would make a GET of what is to be changed.
+                301..=303 => call.reads(),
+                _ => false,
+            };
+            if !redirected {
                 return Ok((response, uri));
             }
-            let fail = |fault| RegistryError::Redirect {
-                target: Arc::clone(call.target),
-                host: uri.authority().map_or_else(String::new, ToString::to_string),
-                fault,
-            };
             let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-            let next = location.and_then(|location| resolve(&uri, location));
-            let next = next.ok_or_else(|| fail(RedirectFault::Location))?;
-            let named = || next.authority().map_or_else(String::new, ToString::to_string);
-            if uri.scheme_str() == Some("https") && next.scheme_str() == Some("http") {
-                return Err(fail(RedirectFault::Downgrade(named())));
-            }
+            let next = admit(call, &uri, location)?;
             at_home = at_home && same_origin(home, &next);
-            if !at_home && !guard_of(call.endpoint).admits(reach(next.host().unwrap_or_default())) {
-                return Err(fail(RedirectFault::Internal(named())));
-            }
             uri = next;
         }
         Err(RegistryError::Redirect {
@@ -162,9 +232,12 @@ impl Core {
         at_home: bool,
         shown: Option<&HeaderValue>,
     ) -> Result<Response<Incoming>, RegistryError> {
-        let mut request = Request::new(Full::<Bytes>::default());
+        let local = |source| RegistryError::Source { target: Arc::clone(call.target), source };
+        let mut request = Request::new(call.payload.body().map_err(local)?);
+        *request.method_mut() = call.method.clone();
         *request.uri_mut() = uri.clone();
         let headers = request.headers_mut();
+        describe(call, headers);
         if at_home {
             headers.extend(call.endpoint.headers.clone());
             if let Some(shown) = shown {
@@ -185,7 +258,8 @@ impl Core {
                 headers.insert(header::IF_RANGE, etag.clone());
             }
         }
-        let patience = self.config.retry.answer_max;
+        let mut patience = Patience::of(&self.config.retry);
+        patience.answer += call.leeway;
         if at_home {
             let profile = &call.endpoint.profile;
             self.transport.send(request, profile, Guard::Open, patience, call.target).await
@@ -204,7 +278,7 @@ impl Core {
         let Some((uri, at)) = kept.filter(|(_, at)| at.elapsed() < REDIRECT_KEPT) else { return Ok(None) };
         let host = uri.authority().map_or_else(String::new, ToString::to_string);
         match self.hop(call, &uri, false, None).await {
-            Ok(response) if fits(call, response.status()) => return Ok(Some(Answer { response, host })),
+            Ok(response) if call.fits(response.status()) => return Ok(Some(Answer { response, host })),
             Ok(response) => {
                 tracing::debug!(host, status = %response.status(), age = ?at.elapsed(), "stale redirect")
             }
@@ -245,13 +319,16 @@ impl Core {
             StatusCode::UNAUTHORIZED => {
                 RegistryError::Unauthorized { target, host, login: crate::Login::Anonymous }
             }
-            StatusCode::FORBIDDEN => RegistryError::Denied { target, host, message: message(&body) },
+            StatusCode::FORBIDDEN => RegistryError::Denied { target, host, message: words(&body).1 },
             StatusCode::TOO_MANY_REQUESTS => RegistryError::TooManyRequests { target, host, retry_after },
             // What Go's and nginx's https servers say to plain http.
             StatusCode::BAD_REQUEST if contains(&body, b"HTTPS server") || contains(&body, b"HTTPS port") => {
                 RegistryError::SpeaksHttps { target, host }
             }
-            _ => RegistryError::Status { target, host, status, message: message(&body), retry_after },
+            _ => {
+                let (code, message) = words(&body);
+                RegistryError::Status { target, host, status, message, code, retry_after }
+            }
         }
     }
 
@@ -277,8 +354,58 @@ impl Core {
     }
 }
 
-fn fits(call: &Call<'_>, status: StatusCode) -> bool {
-    status == StatusCode::OK || (status == StatusCode::PARTIAL_CONTENT && call.range.is_some())
+/// What a `Location` received from `base` means, if it is an address we go to.
+///
+/// # Errors
+/// [`RegistryError::Redirect`]: none, from https to http, or to an address inside this machine or its link.
+pub(crate) fn admit(call: &Call<'_>, base: &Uri, location: Option<&str>) -> Result<Uri, RegistryError> {
+    let fail = |fault| RegistryError::Redirect {
+        target: Arc::clone(call.target),
+        host: base.authority().map_or_else(String::new, ToString::to_string),
+        fault,
+    };
+    let next = location.and_then(|location| resolve(base, location));
+    let next = next.ok_or_else(|| fail(RedirectFault::Location))?;
+    let named = || next.authority().map_or_else(String::new, ToString::to_string);
+    if base.scheme_str() == Some("https") && next.scheme_str() == Some("http") {
+        return Err(fail(RedirectFault::Downgrade(named())));
+    }
+    if !same_origin(base, &next) && !guard_of(call.endpoint).admits(reach(next.host().unwrap_or_default())) {
+        return Err(fail(RedirectFault::Internal(named())));
+    }
+    Ok(next)
+}
+
+/// Headers that say what the request carries.
+fn describe(call: &Call<'_>, headers: &mut HeaderMap) {
+    if !call.reads() {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(call.payload.length()));
+    }
+    match &call.payload {
+        Payload::Nothing => {}
+        Payload::Document(media_type, _) => {
+            headers.insert(header::CONTENT_TYPE, media_type.clone());
+        }
+        Payload::Section { offset, length, ranged, .. } => {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            // The distribution-spec's own form, without a unit or a total. No section is empty.
+            let range = format!("{offset}-{}", offset + length.saturating_sub(1));
+            if let (true, Ok(range)) = (*ranged, HeaderValue::from_str(&range)) {
+                headers.insert(header::CONTENT_RANGE, range);
+            }
+        }
+    }
+}
+
+/// Whether an answer to plain http may come from a server that speaks https. To a HEAD it says so without words.
+fn perhaps_https(call: &Call<'_>, error: &RegistryError) -> bool {
+    match error {
+        RegistryError::SpeaksHttps { .. } => true,
+        RegistryError::Status { status, .. } => {
+            call.method == Method::HEAD && *status == StatusCode::BAD_REQUEST
+        }
+        _ => false,
+    }
 }
 
 fn guard_of(endpoint: &Endpoint) -> Guard {
@@ -298,8 +425,8 @@ fn contains(body: &[u8], words: &[u8]) -> bool {
     body.windows(words.len()).any(|window| window == words)
 }
 
-/// The registry's own words (distribution-spec, "Error Codes"), made one short printable line.
-fn message(body: &[u8]) -> String {
+/// The registry's own code and words (distribution-spec, "Error Codes"), each made one short printable line.
+fn words(body: &[u8]) -> (String, String) {
     #[derive(Deserialize)]
     struct Errors {
         errors: Vec<One>,
@@ -311,11 +438,12 @@ fn message(body: &[u8]) -> String {
         #[serde(default)]
         message: String,
     }
-    let text = match serde_json::from_slice::<Errors>(body).map(|errors| errors.errors.into_iter().next()) {
-        Ok(Some(One { code, message })) if message.is_empty() => code,
-        Ok(Some(One { message, .. })) => message,
-        _ => String::new(),
+    let first =
+        serde_json::from_slice::<Errors>(body).ok().and_then(|errors| errors.errors.into_iter().next());
+    let Some(One { code, message }) = first else { return Default::default() };
+    let line = |text: &str| {
+        let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+        printable.take(200).collect::<String>().trim().to_owned()
     };
-    let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    line.take(200).collect::<String>().trim().to_owned()
+    (line(&code), line(if message.is_empty() { &code } else { &message }))
 }

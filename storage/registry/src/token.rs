@@ -25,12 +25,21 @@ const LIFE_DEFAULT: u64 = 60;
 /// Longest life that is believed: a service that says more is asked again.
 const LIFE_MAX: u64 = 12 * 3600;
 
-/// What a registry wants a token for.
+/// What a request needs the right to do: a token is asked for exactly that, and kept for it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Access {
+    /// Read a repository.
+    Pull,
+    /// Write to a repository; with `mount`, also read that other one of the same registry.
+    Push { mount: Option<String> },
+}
+
+/// Who gives tokens for a repository, and the repository's name there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct BearerAsk {
     pub(crate) realm: Uri,
     pub(crate) service: String,
-    pub(crate) scope: String,
+    pub(crate) repository: String,
 }
 
 /// A token and the end of its life.
@@ -41,10 +50,10 @@ pub(crate) struct Token {
 }
 
 impl BearerAsk {
-    /// Reads a bearer challenge of `endpoint` for pulling from `repository`.
+    /// Reads a bearer challenge for a request to `repository`.
     ///
-    /// The scope is the registry's if it is one for reading a repository (a proxy may name another than we asked
-    /// for), else our own: a challenge cannot make us ask for the right to push.
+    /// The registry's word is taken for the repository's name (a proxy may know it by another than we asked for),
+    /// never for the rights: a challenge cannot make us ask for the right to push.
     pub(crate) fn of(challenge: &Challenge, repository: &str) -> Result<Self, ChallengeFault> {
         let realm: Uri =
             challenge.get("realm").and_then(|realm| realm.parse().ok()).ok_or(ChallengeFault::Realm)?;
@@ -52,14 +61,24 @@ impl BearerAsk {
         if !named || !matches!(realm.scheme_str(), Some("http" | "https")) {
             return Err(ChallengeFault::Realm);
         }
-        let offered = challenge.get("scope").filter(|scope| {
-            scope.starts_with("repository:")
-                && scope.ends_with(":pull")
-                && !scope.contains(' ')
-                && scope.len() < 600
-        });
-        let scope = offered.map_or_else(|| format!("repository:{repository}:pull"), str::to_owned);
-        Ok(Self { realm, service: challenge.get("service").unwrap_or_default().to_owned(), scope })
+        let offered = challenge.get("scope").filter(|scope| scope.len() < 600 && !scope.contains(' '));
+        let offered = offered.and_then(|scope| scope.strip_prefix("repository:")?.rsplit_once(':'));
+        let known =
+            offered.filter(|(_, rights)| matches!(*rights, "pull" | "push" | "pull,push" | "push,pull"));
+        let repository = known.map_or(repository, |(name, _)| name).to_owned();
+        Ok(Self { realm, service: challenge.get("service").unwrap_or_default().to_owned(), repository })
+    }
+
+    /// The scopes that `access` takes, separated by spaces.
+    pub(crate) fn scope(&self, access: &Access) -> String {
+        let own = &self.repository;
+        match access {
+            Access::Pull => format!("repository:{own}:pull"),
+            Access::Push { mount: None } => format!("repository:{own}:pull,push"),
+            Access::Push { mount: Some(from) } => {
+                format!("repository:{own}:pull,push repository:{from}:pull")
+            }
+        }
     }
 
     /// Whether this service may be asked at all, on the word of a registry spoken to at `home` (CVE-2026-33540).
@@ -89,9 +108,9 @@ impl BearerAsk {
         })
     }
 
-    /// Address of the GET that asks, for `account` if there is one.
-    pub(crate) fn address(&self, account: Option<&str>) -> Option<Uri> {
-        let mut query = vec![format!("scope={}", escape(&self.scope))];
+    /// Address of the GET that asks for `scope`, for `account` if there is one.
+    pub(crate) fn address(&self, scope: &str, account: Option<&str>) -> Option<Uri> {
+        let mut query: Vec<_> = scope.split(' ').map(|one| format!("scope={}", escape(one))).collect();
         if !self.service.is_empty() {
             query.push(format!("service={}", escape(&self.service)));
         }
@@ -103,11 +122,11 @@ impl BearerAsk {
     }
 
     /// Form of the POST that trades an identity token for a bearer token.
-    pub(crate) fn form(&self, identity: &str) -> String {
+    pub(crate) fn form(&self, scope: &str, identity: &str) -> String {
         format!(
             "grant_type=refresh_token&client_id=windlass&service={}&scope={}&refresh_token={}",
             escape(&self.service),
-            escape(&self.scope),
+            escape(scope),
             escape(identity)
         )
     }
@@ -208,7 +227,7 @@ mod tests {
     fn a_challenge_cannot_make_us_ask_for_more_than_reading() {
         let scope = |offered: &str| {
             let text = format!("Bearer realm=\"https://a/t\",scope=\"{offered}\"");
-            BearerAsk::of(&challenge::parse(&text)[0], "lib/a").unwrap().scope
+            BearerAsk::of(&challenge::parse(&text)[0], "lib/a").unwrap().scope(&Access::Pull)
         };
         assert_eq!(scope("repository:proxy/lib/a:pull"), "repository:proxy/lib/a:pull");
         for more in

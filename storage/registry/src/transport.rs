@@ -8,14 +8,13 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
@@ -26,8 +25,9 @@ use tower_service::Service;
 
 use crate::error::{causes, io_kind};
 use crate::location::{Reach, reach_of};
+use crate::payload::{LocalFault, Outgoing};
 use crate::tls::{Profile, advice};
-use crate::{RegistryError, Target};
+use crate::{RegistryError, RetryPolicy, Target};
 
 /// Most bytes one read of a body asks the kernel for, and so the largest chunk handed on, in bytes.
 ///
@@ -89,7 +89,7 @@ impl Service<Name> for Resolver {
     }
 }
 
-type Wire = Pool<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
+type Wire = Pool<HttpsConnector<HttpConnector<Resolver>>, Outgoing>;
 
 /// Pools of connections: one for each way of connecting.
 #[derive(Default)]
@@ -125,36 +125,69 @@ impl Transport {
         Ok(pool)
     }
 
-    /// Sends one request and waits for the head of its answer, at most `patience`.
+    /// Sends one request and waits for the head of its answer, as long as `patience` says.
     ///
     /// Cancel safety: a dropped future closes the connection or leaves it unused in the pool.
     pub(crate) async fn send(
         &self,
-        request: Request<Full<Bytes>>,
+        request: Request<Outgoing>,
         profile: &Profile,
         guard: Guard,
-        patience: Duration,
+        patience: Patience,
         target: &Arc<Target>,
     ) -> Result<Response<Incoming>, RegistryError> {
         let secure = request.uri().scheme_str() != Some("http");
         let host = request.uri().authority().map_or_else(String::new, ToString::to_string);
+        let (sent, length) = (request.body().sent(), request.body().size_hint().lower());
         let pool = self.pool(profile, guard, secure)?;
-        match tokio::time::timeout(patience, pool.request(request)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(name_failure(error, host, secure, target)),
-            Err(_) => Err(RegistryError::Timeout {
-                target: Arc::clone(target),
-                host,
-                what: "no answer",
-                after: patience,
-            }),
+        let late = |what, after| RegistryError::Timeout {
+            target: Arc::clone(target),
+            host: host.clone(),
+            what,
+            after,
+        };
+        let mut answer = std::pin::pin!(pool.request(request));
+        let mut before = 0;
+        loop {
+            let whole = sent.load(Ordering::Relaxed) == length;
+            let wait = if whole { patience.answer } else { patience.stall_window };
+            match tokio::time::timeout(wait, &mut answer).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(error)) => return Err(name_failure(error, host, secure, target)),
+                Err(_) if whole => return Err(late("no answer", wait)),
+                Err(_) => {
+                    let now = sent.load(Ordering::Relaxed);
+                    if now < length && now - before < patience.stall_bytes_min {
+                        return Err(late("it took too few bytes", wait));
+                    }
+                    before = now;
+                }
+            }
         }
+    }
+}
+
+/// How long one request may take: the answer after its last byte was sent, and the bytes before it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) answer: Duration,
+    pub(crate) stall_window: Duration,
+    pub(crate) stall_bytes_min: u64,
+}
+
+impl Patience {
+    pub(crate) fn of(policy: &RetryPolicy) -> Self {
+        let (stall_window, stall_bytes_min) = (policy.stall_window, policy.stall_bytes_min);
+        Self { answer: policy.answer_max, stall_window, stall_bytes_min }
     }
 }
 
 /// Turns a failure of the pool into one that says what happened.
 fn name_failure(error: PoolError, host: String, secure: bool, target: &Arc<Target>) -> RegistryError {
     let target = Arc::clone(target);
+    if let Some(LocalFault(source)) = causes(&error).find_map(|cause| cause.downcast_ref::<LocalFault>()) {
+        return RegistryError::Source { target, source: io::Error::new(source.kind(), source.to_string()) };
+    }
     if let Some(tls) = find_tls(&error) {
         let plain = matches!(tls, rustls::Error::InvalidMessage(_));
         if plain && secure {

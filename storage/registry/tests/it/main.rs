@@ -9,5 +9,6 @@ mod common;
 mod credentials;
 mod faults;
 mod peers;
+mod push;
 mod real_registry;
 mod throughput;

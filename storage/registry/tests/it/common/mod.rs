@@ -3,6 +3,7 @@
 pub mod fault;
 pub mod files;
 pub mod registry;
+pub mod sink;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
