@@ -32,6 +32,11 @@ pub trait Implementation: Sync {
     /// Whether a directory of a lower layer can be renamed. Overlayfs without redirects answers `EXDEV`, as containerd's
     /// suite knows.
     fn renames_lower_directories(&self) -> bool;
+
+    /// Whether a snapshot is a copy of its parent, and so takes what that takes.
+    fn copies_parents(&self) -> bool {
+        false
+    }
 }
 
 /// An open snapshotter. Dropping it and all that was bound closes it.

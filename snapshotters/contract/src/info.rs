@@ -61,4 +61,19 @@ pub struct LayerTarget {
     pub path: PathBuf,
     /// How deletions are written there.
     pub whiteouts: WhiteoutForm,
+    /// Where the unpacker writes its record of the tree, a file that is not there yet; none if the tree that is committed
+    /// will not be the one that was unpacked.
+    pub record: Option<PathBuf>,
+}
+
+/// What a committed snapshot, or one it stands on, keeps on the disk: for who checks it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree {
+    /// Name of the snapshot.
+    pub name: String,
+    /// Its files, in the form in which a layer was unpacked into them.
+    pub files: PathBuf,
+    /// Where the record of them lies that was written when they were unpacked ([`LayerTarget::record`]). It is not there
+    /// if the files were not unpacked by us.
+    pub record: Option<PathBuf>,
 }

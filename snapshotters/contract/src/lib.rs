@@ -16,8 +16,9 @@ mod mount;
 mod snapshotter;
 
 pub use error::SnapshotError;
-pub use info::{Info, LayerTarget, WhiteoutForm};
+pub use info::{Info, LayerTarget, Tree, WhiteoutForm};
 pub use key::{ActiveKey, CommittedName, KEY_BYTES_MAX};
 pub use mount::Mount;
+pub use snapshotter::PARENT_CHAIN_ID_LABEL;
 pub use snapshotter::Snapshotter;
 pub use storage_content::{ErrorKind, LabelChange, SnapshotKind as Kind, Usage};

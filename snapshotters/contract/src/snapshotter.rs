@@ -6,7 +6,11 @@ use std::path::PathBuf;
 use storage_content::{LabelChange, Usage};
 use storage_model::Labels;
 
-use crate::{ActiveKey, CommittedName, Info, LayerTarget, Mount, SnapshotError};
+use crate::{ActiveKey, CommittedName, Info, LayerTarget, Mount, SnapshotError, Tree};
+
+/// Label by which a client that prepares a snapshot on nothing says that it will put it on a parent at its commit, and on
+/// which (containerd's unpacker sets it on every layer but the first).
+pub const PARENT_CHAIN_ID_LABEL: &str = "containerd.io/snapshot/parent-chain-id";
 
 /// Keeps trees of files, each made on top of another, and says how they are mounted.
 ///
@@ -47,6 +51,9 @@ pub trait Snapshotter: Send + Sync {
     /// Begins a writable snapshot on top of `parent`, or on an empty directory, and returns how to mount it.
     ///
     /// The mounts are never read-only as a whole. They may be used any number of times, one at a time.
+    ///
+    /// Without a parent and with [`PARENT_CHAIN_ID_LABEL`], the one mount is of type `overlay` and has an `upperdir`: a
+    /// layer can be unpacked there, deletions in overlay form, before the parent exists.
     ///
     /// # Errors
     /// [`SnapshotError::AlreadyExists`] if `key` is taken, whatever its kind. Kind `NotFound` if there is no `parent`,
@@ -99,7 +106,8 @@ pub trait Snapshotter: Send + Sync {
     /// [`commit`](Self::commit) for who unpacked the layer and has `counted` what it takes.
     ///
     /// Whoever passes a count says two things: that it is right, and that everything written below the snapshot's
-    /// directory has been made durable since (one `syncfs` for all layers of an image). Neither is done again here.
+    /// directory has been made durable since (one `syncfs` for all layers of an image). Neither is done again here, but
+    /// for what the commit itself adds: a copy of the parent.
     ///
     /// # Errors
     /// As [`commit`](Self::commit).
@@ -124,7 +132,8 @@ pub trait Snapshotter: Send + Sync {
     /// [`SnapshotError::NotFound`]; kind `InvalidArgument` if a label is too long. Then the labels are as before.
     fn update(&self, key: &str, change: LabelChange) -> Result<Info, SnapshotError>;
 
-    /// What a snapshot takes on the disk, without what it stands on. A file of several names counts once.
+    /// What a snapshot takes on the disk, without what it stands on; one that is a copy of its parent takes all of it. A
+    /// file of several names counts once.
     ///
     /// Constant time for a committed snapshot; for an active one its tree is walked, without any lock, and what changes
     /// meanwhile is counted or not.
@@ -154,7 +163,8 @@ pub trait Snapshotter: Send + Sync {
     fn cleanup(&self) -> Result<(), SnapshotError>;
 
     /// Where a layer can be unpacked into an active snapshot without mounting it. Its tree is then the same as if the
-    /// layer had been unpacked into the mounts.
+    /// layer had been unpacked into the mounts. One that stands on nothing takes deletions in overlay form, for the parent
+    /// it may be put on.
     ///
     /// # Errors
     /// [`SnapshotError::NotFound`]; [`SnapshotError::NotActive`].
@@ -166,4 +176,10 @@ pub trait Snapshotter: Send + Sync {
     /// # Errors
     /// [`SnapshotError::NotFound`] if no committed snapshot has this name.
     fn layers(&self, name: &CommittedName) -> Result<Vec<PathBuf>, SnapshotError>;
+
+    /// What a committed snapshot and each it stands on keep on the disk, the highest first: for who checks and repairs it.
+    ///
+    /// # Errors
+    /// [`SnapshotError::NotFound`] if no committed snapshot has this name.
+    fn trees(&self, name: &CommittedName) -> Result<Vec<Tree>, SnapshotError>;
 }
