@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use runtime_api::windlass::v1 as wire;
 use runtime_container::spec::{MountOption, RunOptions};
 use runtime_engine::{
-    ContainerState, Engine, EngineError, LayerState, PullEvent, PullRequest, Pulled, RunRequest,
+    ContainerState, Engine, EngineError, LayerState, MountRequest, PullEvent, PullRequest, Pulled, RegistryOptions, RunRequest,
     Status as Process,
 };
 use storage_model::Namespace;
@@ -54,15 +54,22 @@ fn optional(path: &str, what: &str) -> Result<Option<PathBuf>, Status> {
 fn pull_in(request: wire::PullRequest) -> Result<PullRequest, Status> {
     let credentials = request.credentials.map(|given| Credentials::password(given.username, given.password));
     Ok(PullRequest {
-        ca_files: optional(&request.ca_file, "ca_file")?.into_iter().collect(),
-        hosts_dir: optional(&request.hosts_dir, "hosts_dir")?,
-        docker_config: optional(&request.docker_config, "docker_config")?,
+        registry: RegistryOptions {
+            ca_files: optional(&request.ca_file, "ca_file")?.into_iter().collect(),
+            hosts_dir: optional(&request.hosts_dir, "hosts_dir")?,
+            docker_config: optional(&request.docker_config, "docker_config")?,
+            plain_http: request.plain_http,
+            skip_verify: request.skip_verify,
+            credentials,
+        },
+        labels: checked_labels(request.labels)?,
         reference: request.reference,
         platform: request.platform,
+        platforms: request.platforms,
+        all_platforms: request.all_platforms,
+        no_unpack: request.no_unpack,
+        max_concurrent_downloads: usize::try_from(request.max_concurrent_downloads).unwrap_or(usize::MAX),
         snapshotter: request.snapshotter,
-        plain_http: request.plain_http,
-        skip_verify: request.skip_verify,
-        credentials,
     })
 }
 
@@ -226,6 +233,7 @@ impl wire::engine_server::Engine for EngineService {
         let namespace = namespace(request.metadata())?;
         let request = run_in(request.into_inner())?;
         let engine = self.engine.clone();
+        engine.ensure_unpacked(&namespace, &request.image, "", &request.snapshotter).await.map_err(status)?;
         let started = blocking(move || engine.run(&namespace, request)).await?;
         Ok(Response::new(wire::RunResponse {
             id: started.id.to_string(),
@@ -238,13 +246,14 @@ impl wire::engine_server::Engine for EngineService {
         request: Request<wire::MountImageRequest>,
     ) -> Result<Response<wire::MountImageResponse>, Status> {
         let namespace = namespace(request.metadata())?;
-        let wire::MountImageRequest { image, target, snapshotter, .. } = request.into_inner();
+        let wire::MountImageRequest { image, target, snapshotter, writable, platform } = request.into_inner();
         let target = absolute(&target, "target")?;
-        let engine = self.engine.clone();
-        let mounted = blocking(move || engine.mount_image(&namespace, &image, &target, &snapshotter)).await?;
+        let request = MountRequest { image, target, snapshotter, writable, platform };
+        let mounted = self.engine.mount_image(&namespace, request).await.map_err(status)?;
         Ok(Response::new(wire::MountImageResponse {
-            target: mounted.display().to_string(),
-            ..Default::default()
+            target: mounted.target.display().to_string(),
+            key: mounted.key,
+            chain_id: mounted.chain.map(|chain| chain.to_string()).unwrap_or_default(),
         }))
     }
 

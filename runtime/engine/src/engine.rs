@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use snapshotters_contract::Snapshotter;
-use snapshotters_overlay::Overlay;
 use storage_content::{Space, Store};
 use storage_model::Namespace;
 
 use crate::EngineError;
-use crate::collect::Collector;
+use crate::collect::{Budget, Collector};
 use crate::container::Watches;
-use crate::pull::Claims;
+use crate::layers::Claims;
+use crate::snapshotters::Snapshotters;
 
 /// Where an engine keeps its things, and what it starts.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub struct EngineConfig {
     pub exe: PathBuf,
     /// Directories searched for `<registry>/hosts.toml`, first match first.
     pub hosts_dirs: Vec<PathBuf>,
+    /// How much the store may take on the disk; none: as much as there is. Enforced by letting images go.
+    pub budget: Option<Budget>,
 }
 
 /// A running engine. Cheap to clone; all clones are one engine.
@@ -36,11 +38,12 @@ pub struct Engine {
 
 struct Inner {
     config: EngineConfig,
+    /// Before the store, so that a collection under way has ended when the root is given up.
+    collector: Collector,
     store: Store,
-    overlay: Overlay,
+    snapshotters: Snapshotters,
     claims: Claims,
     watches: Watches,
-    collector: Collector,
     recovery: Duration,
 }
 
@@ -61,9 +64,6 @@ pub struct EngineInfo {
     pub runtimes: BTreeMap<String, PathBuf>,
 }
 
-/// Snapshotter of requests that name none.
-pub(crate) const DEFAULT_SNAPSHOTTER: &str = "overlayfs";
-
 impl Engine {
     /// Opens the engine of `config.root`: locks it, recovers it, and finds the containers that still run.
     ///
@@ -75,14 +75,16 @@ impl Engine {
             make_private(directory)?;
         }
         let store = Store::open(&config.root)?;
-        let overlay = Overlay::new(&store)?;
+        let snapshotters = Snapshotters::open(&store)?;
+        let collector = Collector::start(store.clone(), snapshotters.clone(), config.budget)
+            .map_err(|source| EngineError::io("start the thread that collects for", &config.root, source))?;
         let inner = Inner {
             config,
+            collector,
             store,
-            overlay,
+            snapshotters,
             claims: Claims::default(),
             watches: Watches::default(),
-            collector: Collector::default(),
             recovery: Duration::ZERO,
         };
         let mut engine = Self { inner: Arc::new(inner) };
@@ -108,18 +110,12 @@ impl Engine {
     /// # Errors
     /// [`EngineError::UnknownSnapshotter`] names those that there are.
     pub fn snapshotter(&self, name: &str, space: Space) -> Result<Arc<dyn Snapshotter>, EngineError> {
-        match name {
-            "" | DEFAULT_SNAPSHOTTER => Ok(self.inner.overlay.bind(space)),
-            other => Err(EngineError::UnknownSnapshotter {
-                name: other.to_owned(),
-                known: self.snapshotters().join(", "),
-            }),
-        }
+        self.inner.snapshotters.bind(name, space)
     }
 
     /// Names of the snapshotters.
     pub fn snapshotters(&self) -> Vec<&'static str> {
-        vec![DEFAULT_SNAPSHOTTER]
+        self.inner.snapshotters.names()
     }
 
     /// What the engine is and found.
@@ -154,8 +150,8 @@ impl Engine {
         &self.inner.collector
     }
 
-    pub(crate) fn overlay(&self) -> &Overlay {
-        &self.inner.overlay
+    pub(crate) fn all_snapshotters(&self) -> &Snapshotters {
+        &self.inner.snapshotters
     }
 }
 

@@ -95,6 +95,36 @@ pub enum EngineError {
         /// Its media type.
         media_type: String,
     },
+    /// Layers of that kind cannot be written.
+    #[error(
+        "layers of type {media_type:?} cannot be written here: OCI's and docker's tars, plain or compressed with gzip or zstd, can"
+    )]
+    NoLayerType {
+        /// What was asked for.
+        media_type: String,
+    },
+    /// A tree could not be packed into a layer.
+    #[error("the difference of the trees cannot be packed into a layer")]
+    Pack {
+        /// Why.
+        source: storage_layer::PackError,
+    },
+    /// A word that names no kind of thing.
+    #[error("{kind:?} is no kind of thing: blob, snapshot, image and ingest are")]
+    UnknownKind {
+        /// What was given.
+        kind: String,
+    },
+    /// Nothing has that name.
+    #[error(
+        "nothing is called {name:?} in namespace {namespace}: no image, blob, snapshot or ingest (a digest may be shortened to its first 7 digits)"
+    )]
+    NothingCalled {
+        /// What was asked for.
+        name: String,
+        /// Where.
+        namespace: String,
+    },
     /// A layer is to be unpacked where nothing may be written.
     #[error(
         "the mounts to unpack into are read-only: take those of an active snapshot (`prepare`, not `view`)"
@@ -126,13 +156,21 @@ pub enum EngineError {
         actual: DiffId,
     },
     /// No image of that name.
-    #[error("no image is called {name:?} in namespace {namespace}: pull it first")]
+    #[error("no image is called {name:?} in namespace {namespace}{}", instead(.similar))]
     NoImage {
         /// What was asked for.
         name: String,
         /// Where.
         namespace: String,
+        /// Names of images of the same last name, separated by commas.
+        similar: String,
     },
+    /// An image that is here, or should be, cannot be used as asked.
+    #[error(transparent)]
+    Image(#[from] crate::ImageError),
+    /// The operation was told to stop: another part of it failed, or its caller went away.
+    #[error("the operation was called off")]
+    CalledOff,
     /// The image is known, but its layers are not unpacked here.
     #[error("image {name} is not unpacked for snapshotter {snapshotter}: pull it again")]
     NotUnpacked {
@@ -257,6 +295,8 @@ impl EngineError {
             | Self::Document { .. }
             | Self::Config { .. } => ErrorKind::InvalidArgument,
             Self::Registry(error) => registry_kind(error),
+            Self::Image(error) => error.kind(),
+            Self::CalledOff => ErrorKind::Cancelled,
             Self::Store(error) => error.kind(),
             Self::Snapshot(error) => error.kind(),
             Self::NoPlatform { .. }
@@ -264,7 +304,7 @@ impl EngineError {
             | Self::NoContainer { .. }
             | Self::NotMounted(_) => ErrorKind::NotFound,
             Self::LayerType { .. } | Self::ReadOnlyMounts => ErrorKind::FailedPrecondition,
-            Self::NoLayer { .. } => ErrorKind::Unimplemented,
+            Self::NoLayer { .. } | Self::NoLayerType { .. } => ErrorKind::Unimplemented,
             Self::Layer { source, .. } if is_disk_full(source) => ErrorKind::ResourceExhausted,
             Self::Layer { .. } | Self::DiffIdMismatch { .. } => ErrorKind::DataLoss,
             Self::ContainerExists { .. } => ErrorKind::AlreadyExists,
@@ -272,10 +312,18 @@ impl EngineError {
                 ErrorKind::FailedPrecondition
             }
             Self::Io { source, .. } => io_kind(source),
+            Self::Pack { .. } => ErrorKind::Internal,
+            Self::UnknownKind { .. } => ErrorKind::InvalidArgument,
+            Self::NothingCalled { .. } => ErrorKind::NotFound,
             Self::Start { .. } => ErrorKind::FailedPrecondition,
             Self::Shim { .. } | Self::Mount(_) | Self::Worker(_) => ErrorKind::Internal,
         }
     }
+}
+
+/// What to do about an image that is not there.
+fn instead(similar: &str) -> String {
+    if similar.is_empty() { ": pull it first".to_owned() } else { format!(": do you mean {similar}?") }
 }
 
 /// Whether an error or one of its causes is a full disk or quota.

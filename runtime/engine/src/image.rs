@@ -1,10 +1,22 @@
-//! Images that are here: found by name, read from the store.
+//! Images that are here: found by what people write, read from the store, given further names.
+//!
+//! Not here: bringing them in (`pull`, `archive`), unpacking them (`unpack`).
 
-use storage_content::{ImageRecord, Space, StoreError};
-use storage_model::{Descriptor, Document, ImageConfig, Manifest, Namespace, Platform, Reference, chain_ids};
+pub(crate) mod contents;
+pub(crate) mod documents;
+mod error;
+pub(crate) mod resolve;
+pub(crate) mod tag;
 
+use std::sync::Arc;
+
+use storage_content::{ImageRecord, Space};
+use storage_model::{ChainId, Descriptor, Document, ImageConfig, Manifest, Namespace, Platform};
+
+pub use error::ImageError;
+
+use crate::layers::PlatformImage;
 use crate::{Engine, EngineError};
-use storage_model::ChainId;
 
 /// An image that is here, read for one platform.
 #[derive(Debug, Clone)]
@@ -20,94 +32,80 @@ pub struct Image {
 }
 
 impl Engine {
-    /// Finds the image that `name` means: the name as given, or the reference it is short for.
+    /// Finds the image that `name` means ([`Engine::resolve_image`]) and reads it for this machine's platform, or for
+    /// one that is here.
     ///
     /// # Errors
-    /// [`EngineError::NoImage`] if there is none; [`EngineError::Store`] or [`EngineError::Document`] if its documents
-    /// are not all here.
+    /// As [`Engine::resolve_image`]; [`ImageError::Absent`], [`EngineError::Document`] or [`EngineError::Config`] if its
+    /// documents are not all here, or are none.
     pub fn image(&self, namespace: &Namespace, name: &str) -> Result<Image, EngineError> {
+        self.image_for(namespace, name, "")
+    }
+
+    /// The same for `platform` (`os/arch[/variant]`; empty is as in [`Engine::image`]).
+    ///
+    /// # Errors
+    /// As [`Engine::image`], and [`EngineError::NoPlatform`].
+    pub fn image_for(&self, namespace: &Namespace, name: &str, platform: &str) -> Result<Image, EngineError> {
         let space = self.space(namespace);
-        let record = find(&space, name)?.ok_or_else(|| EngineError::NoImage {
-            name: name.to_owned(),
-            namespace: namespace.to_string(),
-        })?;
-        read(&space, record)
+        let record = resolve::find(&space, name)?;
+        let image = read(&space, &record.name, &record.target, platform)?;
+        let chain = image.chain();
+        let PlatformImage { manifest, config, .. } = Arc::unwrap_or_clone(image);
+        Ok(Image { record, manifest, config, chain })
     }
 }
 
-fn find(space: &Space, name: &str) -> Result<Option<ImageRecord>, EngineError> {
-    let mut names = vec![name.to_owned()];
-    if let Ok(reference) = name.parse::<Reference>() {
-        names.push(reference.to_string());
-    }
-    for name in names {
-        match space.image(&name) {
-            Ok(record) => return Ok(Some(record)),
-            Err(error) if error.kind() == crate::ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
+/// Reads the image `target` for `platform`; empty is this machine's, or one that is here.
+pub(crate) fn read(
+    space: &Space,
+    name: &str,
+    target: &Descriptor,
+    platform: &str,
+) -> Result<Arc<PlatformImage>, EngineError> {
+    let wanted = if platform.is_empty() { None } else { Some(platform.parse::<Platform>()?) };
+    let manifest = manifest(space, name, target, wanted.as_ref())?;
+    let config = documents::config(space, name, &manifest.config)?;
+    let image = PlatformImage::read(name, manifest, &config)?;
+    if let Some(wanted) = wanted {
+        let offered = image.config.platform();
+        if wanted.rank(&offered).is_none() {
+            return Err(contents::no_platform(name, &wanted, offered.to_string()));
         }
     }
-    Ok(None)
+    Ok(Arc::new(image))
 }
 
-fn read(space: &Space, record: ImageRecord) -> Result<Image, EngineError> {
-    let manifest = manifest(space, &record)?;
-    let bytes = read_blob(space, &manifest.config)?;
-    let config = ImageConfig::parse(&bytes, manifest.layers.len()).map_err(|source| EngineError::Config {
-        reference: record.name.clone(),
-        digest: manifest.config.digest,
-        source,
-    })?;
-    let chain = chain_ids(&config.rootfs.diff_ids).last().copied();
-    Ok(Image { record, manifest, config, chain })
-}
-
-/// The manifest of the platform that is here: an index lists others too, which were never fetched.
-fn manifest(space: &Space, record: &ImageRecord) -> Result<Box<Manifest>, EngineError> {
-    let top = document(space, record, &record.target)?;
-    let index = match top {
+/// The manifest of the platform that is wanted, or of the best that is here: an index lists others too, which were
+/// never fetched.
+fn manifest(
+    space: &Space,
+    name: &str,
+    target: &Descriptor,
+    wanted: Option<&Platform>,
+) -> Result<Box<Manifest>, EngineError> {
+    let index = match documents::document(space, name, target)? {
         Document::Manifest(manifest) => return Ok(manifest),
         Document::Index(index) => index,
     };
     let host = Platform::host();
-    let mut here: Vec<&Descriptor> =
-        index.manifests.iter().filter(|entry| space.blob(&entry.digest).is_ok()).collect();
-    here.sort_by_key(|entry| {
-        entry.platform.as_ref().and_then(|offered| host.rank(offered)).unwrap_or(u8::MAX)
-    });
-    let missing = || EngineError::NoPlatform {
-        reference: record.name.clone(),
-        wanted: host.to_string(),
-        offered: "none of its manifests in the store".to_owned(),
+    let entry = match wanted {
+        Some(wanted) => &index.manifests[contents::choose(name, &index, wanted)?],
+        None => {
+            let here = index.manifests.iter().filter(|entry| space.blob(&entry.digest).is_ok());
+            let rank = |entry: &&Descriptor| {
+                let rank = entry.platform.as_ref().and_then(|offered| host.rank(offered));
+                (contents::is_attestation(entry), rank.unwrap_or(u8::MAX))
+            };
+            let missing =
+                || contents::no_platform(name, &host, "none of its manifests in the store".to_owned());
+            here.min_by_key(rank).ok_or_else(missing)?
+        }
     };
-    match document(space, record, here.first().ok_or_else(missing)?)? {
+    match documents::document(space, name, entry)? {
         Document::Manifest(manifest) => Ok(manifest),
-        Document::Index(_) => Err(missing()),
-    }
-}
-
-fn document(space: &Space, record: &ImageRecord, descriptor: &Descriptor) -> Result<Document, EngineError> {
-    let bytes = read_blob(space, descriptor)?;
-    Document::parse(&descriptor.media_type, &bytes).map_err(|source| EngineError::Document {
-        reference: record.name.clone(),
-        digest: descriptor.digest,
-        source,
-    })
-}
-
-/// A small blob, whole and verified again: documents decide what runs.
-fn read_blob(space: &Space, descriptor: &Descriptor) -> Result<Vec<u8>, EngineError> {
-    use std::io::Read;
-    let file = space.open_blob(&descriptor.digest)?;
-    let mut bytes = Vec::new();
-    let limit = storage_model::limits::CONFIG_BYTES_MAX + 1;
-    file.take(limit).read_to_end(&mut bytes).map_err(|source| {
-        EngineError::io("read the blob", std::path::Path::new(&descriptor.digest.to_string()), source)
-    })?;
-    let actual = storage_model::Digest::of(&bytes);
-    if actual == descriptor.digest {
-        Ok(bytes)
-    } else {
-        Err(StoreError::DigestMismatch { expected: descriptor.digest, actual }.into())
+        Document::Index(_) => {
+            Err(contents::no_platform(name, wanted.unwrap_or(&host), "another index".to_owned()))
+        }
     }
 }

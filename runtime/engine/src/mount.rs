@@ -1,63 +1,94 @@
-//! An image's tree, mounted read-only where somebody wants to look at it.
+//! An image's tree, mounted where somebody wants to look at it, or to change a copy of it.
 //!
-//! The mount stands on a view snapshot keyed by its target, so it is found again after a restart and nothing under it
-//! can be collected. Several images may be mounted; one target holds one.
+//! The mount stands on a snapshot keyed by its target, so it is found again after a restart and nothing under it can be
+//! collected. Several images may be mounted; one target holds one.
 
 use std::path::{Path, PathBuf};
 
-use snapshotters_contract::ActiveKey;
-use storage_content::ErrorKind;
-use storage_model::{Labels, Namespace, ProtectionDomain};
+use snapshotters_contract::{ActiveKey, CommittedName};
+use storage_model::{ChainId, Labels, Namespace, ProtectionDomain};
 
-use crate::engine::DEFAULT_SNAPSHOTTER;
+use crate::work::blocking;
 use crate::{Engine, EngineError};
 
-/// Prefix of the keys of views that stand under a mount.
+/// Prefix of the keys of snapshots that stand under a mount.
 const KEY_PREFIX: &str = "mount ";
 
+/// What to mount where.
+#[derive(Debug, Clone, Default)]
+pub struct MountRequest {
+    /// The image, as [`Engine::resolve_image`] takes it.
+    pub image: String,
+    /// An existing directory.
+    pub target: PathBuf,
+    /// Snapshotter; empty is the default one.
+    pub snapshotter: String,
+    /// A writable snapshot, which is removed by the unmount, instead of a view.
+    pub writable: bool,
+    /// `os/arch[/variant]`; empty is this machine's, or one that is here.
+    pub platform: String,
+}
+
+/// What was mounted.
+#[derive(Debug, Clone)]
+pub struct MountedImage {
+    /// Where: absolute, without symbolic links.
+    pub target: PathBuf,
+    /// Key of the snapshot below.
+    pub key: String,
+    /// The image's tree; `None` for an image without layers.
+    pub chain: Option<ChainId>,
+}
+
 impl Engine {
-    /// Mounts the tree of image `name` read-only at `target`, an existing directory.
+    /// Mounts the tree of an image, unpacking it first where it is not.
     ///
     /// # Errors
-    /// [`EngineError`] if there is no such image, it is not unpacked, the target is taken or the kernel refuses; nothing
+    /// [`EngineError`] if there is no such image, it is not all here, the target is taken or the kernel refuses; nothing
     /// is left mounted then.
-    pub fn mount_image(
+    pub async fn mount_image(
         &self,
         namespace: &Namespace,
-        name: &str,
-        target: &Path,
+        request: MountRequest,
+    ) -> Result<MountedImage, EngineError> {
+        let unpacked =
+            self.ensure_unpacked(namespace, &request.image, &request.platform, &request.snapshotter).await?;
+        let (engine, namespace) = (self.clone(), namespace.clone());
+        blocking(move || engine.mount_chain(&namespace, &request, unpacked.snapshotter, unpacked.image.chain))
+            .await
+    }
+
+    fn mount_chain(
+        &self,
+        namespace: &Namespace,
+        request: &MountRequest,
         snapshotter: &str,
-    ) -> Result<PathBuf, EngineError> {
+        chain: Option<ChainId>,
+    ) -> Result<MountedImage, EngineError> {
+        let target = &request.target;
         let target = target.canonicalize().map_err(|source| EngineError::io("mount at", target, source))?;
-        let image = self.image(namespace, name)?;
-        let snapshotter_name = if snapshotter.is_empty() { DEFAULT_SNAPSHOTTER } else { snapshotter };
-        let snapshotter = self.snapshotter(snapshotter_name, self.space(namespace))?;
-        let parent = match &image.chain {
+        let snapshotter = self.snapshotter(snapshotter, self.space(namespace))?;
+        let parent: Option<CommittedName> = match &chain {
             Some(chain) => Some(ProtectionDomain::Plain.snapshot_name(chain).parse()?),
             None => None,
         };
         let key = key(&target)?;
-        // Nobody but this label keeps the view: no lease outlives the call.
+        // Nobody but this label keeps the snapshot: no lease outlives the call.
         let labels = Labels::from([("containerd.io/gc.root".to_owned(), "mount".to_owned())]);
-        let mounts = match snapshotter.view(&key, parent.as_ref(), &labels) {
-            Ok(mounts) => mounts,
-            Err(error) if parent.is_some() && error.kind() == ErrorKind::NotFound => {
-                return Err(EngineError::NotUnpacked {
-                    name: image.record.name,
-                    snapshotter: snapshotter_name.to_owned(),
-                });
-            }
-            Err(error) => return Err(error.into()),
+        let mounts = if request.writable {
+            snapshotter.prepare(&key, parent.as_ref(), &labels)
+        } else {
+            snapshotter.view(&key, parent.as_ref(), &labels)
         };
-        let mounts: Vec<_> = mounts.into_iter().map(Into::into).collect();
+        let mounts: Vec<_> = mounts?.into_iter().map(Into::into).collect();
         if let Err(error) = storage_sys::mount::mount_all(&mounts, &target) {
             snapshotter.remove(key.as_str())?;
             return Err(error.into());
         }
-        Ok(target)
+        Ok(MountedImage { target, key: key.to_string(), chain })
     }
 
-    /// Takes away the mount at `target`.
+    /// Takes away the mount at `target`, and what was written to it.
     ///
     /// # Errors
     /// [`EngineError::NotMounted`] if `target` is not such a mount; [`EngineError::Mount`] if it is busy.

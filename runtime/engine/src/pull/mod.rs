@@ -1,42 +1,33 @@
 //! Brings an image in: the one function that knows the order.
 //!
-//! `lease -> resolve -> manifest and config -> layers -> sync -> commit -> publish -> release`
+//! `lease -> resolve -> documents -> layers -> sync -> commit -> publish -> release`
 //!
 //! - The tag is read once; everything after is named by digest.
-//! - Layers run side by side and in one pass each ([`layer`]); they are ordered only at commit.
+//! - Layers run side by side and in one pass each ([`crate::layers`]); they are ordered only at commit.
 //! - The image exists from the moment its name is written, which is after one `syncfs` of all that it stands on.
 //! - Until then everything hangs on a lease marked ephemeral: a killed pull leaves its finished blobs and partial
 //!   ingests for the next try, and one collection removes them if there is none.
 //!
 //! Dropping the future of [`Engine::pull`] cancels: downloads stop, workers end, unfinished snapshots are removed.
 
-mod claims;
-mod extraction;
-mod feed;
-mod layer;
-mod lease;
-mod progress;
 mod resolve;
-mod stack;
-mod workers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use snapshotters_contract::Snapshotter;
-use storage_content::{ErrorKind, Expected, ImageRecord, LabelChange, Space, SyncMark};
-use storage_model::{ChainId, Descriptor, Digest, Labels, Namespace, Reference, chain_ids};
+use storage_content::ImageRecord;
+use storage_model::{ChainId, Digest, Labels, Namespace, Reference};
 use storage_registry::{Client, Credentials, Notice};
 use tokio::sync::mpsc::Sender;
 
-pub(crate) use claims::Claims;
-use lease::PullLease;
-use progress::{Clock, Part, Reporter};
-pub use progress::{LayerState, Parts, PullEvent};
-use resolve::Target;
-use workers::Workers;
+use resolve::{Selection, Target};
 
+use crate::image::documents::store_small;
+use crate::layers::{
+    Clock, LAYERS_AT_ONCE, Origin, Part, Parts, PullEvent, Reporter, Stack, Task, fetch_all,
+};
+use crate::work::{AfterFailure, WorkLease, blocking};
 use crate::{Engine, EngineError};
 
 /// What to pull, and how to speak to its registry.
@@ -44,10 +35,27 @@ use crate::{Engine, EngineError};
 pub struct PullRequest {
     /// Reference as the user wrote it.
     pub reference: String,
-    /// `os/arch[/variant]`; empty is the host's.
+    /// `os/arch[/variant]`; empty is the host's, unless `platforms` names some.
     pub platform: String,
+    /// Further platforms; each is unpacked.
+    pub platforms: Vec<String>,
+    /// Every platform of the index, and what else it lists. Only the host's is unpacked.
+    pub all_platforms: bool,
+    /// Content only: nothing is unpacked.
+    pub no_unpack: bool,
+    /// Labels of the image.
+    pub labels: Labels,
+    /// Layers brought side by side; 0 is the engine's choice.
+    pub max_concurrent_downloads: usize,
     /// Snapshotter; empty is the default one.
     pub snapshotter: String,
+    /// How the registry is spoken to.
+    pub registry: RegistryOptions,
+}
+
+/// How a registry is spoken to.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryOptions {
     /// Speak HTTP although the registry is not on loopback.
     pub plain_http: bool,
     /// Do not check the registry's certificate.
@@ -69,7 +77,7 @@ pub struct Pulled {
     pub name: String,
     /// Digest the name stands for.
     pub digest: Digest,
-    /// The unpacked tree; `None` for an image without layers.
+    /// The unpacked tree; `None` for an image without layers, or when nothing was unpacked.
     pub chain: Option<ChainId>,
     /// Bytes that came over the network.
     pub fetched_bytes: u64,
@@ -99,165 +107,111 @@ impl Engine {
             .reference
             .parse()
             .map_err(|source| EngineError::Reference { text: request.reference.clone(), source })?;
-        let lease = PullLease::take(self, namespace).await?;
-        match self.pull_leased(&lease, reference, request, events).await {
-            Ok(mut pulled) => {
-                lease.release().await?;
-                pulled.seconds = begun.elapsed().as_secs_f64();
-                Ok(pulled)
-            }
-            Err(error) => {
-                lease.clean_up(&error).await;
-                Err(error)
-            }
-        }
+        let lease = WorkLease::take(self, namespace, "pull", AfterFailure::Resume).await?;
+        let pulled = self.pull_leased(&lease, reference, request, events).await;
+        let mut pulled = lease.end(pulled).await?;
+        pulled.seconds = begun.elapsed().as_secs_f64();
+        Ok(pulled)
     }
 
     async fn pull_leased(
         &self,
-        lease: &PullLease,
+        lease: &WorkLease,
         reference: Reference,
         request: PullRequest,
         events: Sender<PullEvent>,
     ) -> Result<Pulled, EngineError> {
+        let mark = self.store().sync_mark();
         let clock = Arc::new(Clock::default());
-        let client = self.client(&request, &events)?;
-        let target =
-            clock.span(Part::Resolve, resolve::target(&client, &reference, &request.platform)).await?;
-        let pull = Pull {
-            snapshotter: self.snapshotter(&request.snapshotter, lease.space.clone())?,
-            reporter: Reporter::start(&reference, &target, events),
-            engine: self.clone(),
-            namespace: lease.space.namespace().clone(),
-            space: lease.space.clone(),
-            reference,
-            target,
-            client,
+        let selection = Selection::new(&request)?;
+        let client = self.client(&request.registry, {
+            let events = events.clone();
+            move |text| {
+                // A full queue means a slow listener: a notice is worth less than the pull's pace.
+                let _ = events.try_send(PullEvent::Message(text));
+            }
+        })?;
+        let target = clock.span(Part::Resolve, resolve::target(&client, &reference, &selection)).await?;
+        let name = reference.to_string();
+        let reporter =
+            Reporter::start(&name, target.top.digest, target.platform.clone(), &target.layers(), events);
+        let task = Task {
+            origin: Some(Origin { client, reference }),
             clock: clock.clone(),
-            mark: self.store().sync_mark(),
-            lease: lease.name(),
-            workers: lease.workers.clone(),
+            mark,
+            at_once: match request.max_concurrent_downloads {
+                0 => LAYERS_AT_ONCE,
+                count => count,
+            },
+            ..Task::local(self, lease, &name, reporter)
         };
-        let (name, digest, chain) = pull.bring().await?;
+        bring(&task, &target, &request).await?;
+        publish(&task, &target, request.labels).await?;
         Ok(Pulled {
             name,
-            digest,
-            chain,
-            fetched_bytes: pull.reporter.fetched_bytes() + pull.target.document_bytes(),
+            digest: target.top.digest,
+            chain: target.images.first().and_then(|image| image.chain()),
+            fetched_bytes: task.reporter.fetched_bytes() + target.document_bytes(),
             seconds: 0.0,
             parts: clock.parts(),
         })
     }
 
-    fn client(&self, request: &PullRequest, events: &Sender<PullEvent>) -> Result<Client, EngineError> {
-        let hosts_dir = match &request.hosts_dir {
+    /// A client that speaks to registries as `options` say, and tells `listen` what people may want to read.
+    pub(crate) fn client(
+        &self,
+        options: &RegistryOptions,
+        listen: impl Fn(String) + Send + Sync + 'static,
+    ) -> Result<Client, EngineError> {
+        let hosts_dir = match &options.hosts_dir {
             Some(directory) => vec![directory.clone()],
             None => self.config().hosts_dirs.clone(),
         };
-        let events = events.clone();
         Ok(Client::new(storage_registry::Config {
             hosts_dir,
-            docker_config: request.docker_config.clone(),
-            credentials: request.credentials.clone(),
-            plain_http: request.plain_http,
-            skip_verify: request.skip_verify,
-            ca_files: request.ca_files.clone(),
-            notices: Some(Arc::new(move |notice: &Notice| {
-                // A full queue means a slow listener: a notice is worth less than the pull's pace.
-                let _ = events.try_send(PullEvent::Message(notice.to_string()));
-            })),
+            docker_config: options.docker_config.clone(),
+            credentials: options.credentials.clone(),
+            plain_http: options.plain_http,
+            skip_verify: options.skip_verify,
+            ca_files: options.ca_files.clone(),
+            notices: Some(Arc::new(move |notice: &Notice| listen(notice.to_string()))),
             ..storage_registry::Config::default()
         })?)
     }
 }
 
-/// One pull, from resolved to published.
-struct Pull {
-    engine: Engine,
-    namespace: Namespace,
-    space: Space,
-    snapshotter: Arc<dyn Snapshotter>,
-    client: Client,
-    reference: Reference,
-    target: Target,
-    reporter: Reporter,
-    clock: Arc<Clock>,
-    /// Before the first byte was written: a sync that failed since, for whomever, is this pull's failure too.
-    mark: SyncMark,
-    /// The lease's id: names this pull.
-    lease: String,
-    workers: Workers,
-}
-
-impl Pull {
-    async fn bring(&self) -> Result<(String, Digest, Option<ChainId>), EngineError> {
-        let documents = self.store_documents();
-        let layers = self.bring_layers();
-        tokio::try_join!(documents, layers)?;
-        self.publish().await
-    }
-
-    /// Stores the index, the manifest and the config, each pointing to what it keeps alive.
-    async fn store_documents(&self) -> Result<(), EngineError> {
-        let (space, documents) =
-            (self.space.clone(), self.target.documents(&self.reference, self.snapshotter.name()));
-        let working = self.workers.begin();
-        blocking(move || {
-            let _working = working;
-            for (descriptor, bytes, labels) in documents {
-                store_small(&space, &descriptor, &bytes, labels)?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// Writes the image's name: from here on it exists.
-    async fn publish(&self) -> Result<(String, Digest, Option<ChainId>), EngineError> {
-        let (space, clock) = (self.space.clone(), self.clock.clone());
-        let name = self.reference.to_string();
-        let record = ImageRecord::new(name.clone(), self.target.top.clone(), Labels::new());
-        blocking(move || clock.time(Part::Publish, || Ok(space.put_image(record)?))).await?;
-        let chain = chain_ids(&self.target.config.rootfs.diff_ids).last().copied();
-        Ok((name, self.target.top.digest, chain))
-    }
-}
-
-fn store_small(
-    space: &Space,
-    descriptor: &Descriptor,
-    bytes: &[u8],
-    labels: Labels,
-) -> Result<(), EngineError> {
-    let expected = Expected::exactly(descriptor.digest, descriptor.size);
-    match space.ingest(&format!("document-{}", descriptor.digest), expected) {
-        Ok(mut ingest) => {
-            ingest.truncate(0)?;
-            ingest.write(bytes)?;
-            match ingest.commit(expected, labels) {
-                Ok(_) => Ok(()),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-                Err(error) => Err(error.into()),
-            }
+/// Brings documents and layers, side by side.
+async fn bring(task: &Task, target: &Target, request: &PullRequest) -> Result<(), EngineError> {
+    let snapshotter = task.engine.snapshotter(&request.snapshotter, task.space.clone())?;
+    let documents = store_documents(task, target, snapshotter.name());
+    let layers = async {
+        for image in &target.images {
+            Stack::new(task, image, &snapshotter).bring().await?;
         }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let labels = labels.into_iter().map(|(key, value)| (key, Some(value))).collect();
-            space.set_blob_labels(&descriptor.digest, LabelChange::Patch(labels))?;
-            Ok(())
-        }
-        // Another pull is writing the very same bytes; its record and ours would be equal.
-        Err(error) if error.kind() == ErrorKind::Unavailable => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+        fetch_all(task, target.content.clone()).await
+    };
+    tokio::try_join!(documents, layers)?;
+    Ok(())
 }
 
-/// Runs blocking work on tokio's threads for it.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
-) -> Result<T, EngineError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => unreachable!("a blocking task is cancelled only before it starts, when the runtime ends"),
-    }
+/// Stores the indexes, manifests and configs, each pointing to what it keeps alive.
+async fn store_documents(task: &Task, target: &Target, snapshotter: &str) -> Result<(), EngineError> {
+    let Some(origin) = &task.origin else { return Ok(()) };
+    let (space, documents) = (task.space.clone(), target.documents(&origin.reference, snapshotter));
+    let working = task.workers.begin();
+    blocking(move || {
+        let _working = working;
+        for (descriptor, bytes, labels) in documents {
+            store_small(&space, &descriptor, &bytes, labels)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Writes the image's name: from here on it exists.
+async fn publish(task: &Task, target: &Target, labels: Labels) -> Result<(), EngineError> {
+    let (space, clock) = (task.space.clone(), task.clock.clone());
+    let record = ImageRecord::new(task.name.to_string(), target.top.clone(), labels);
+    blocking(move || clock.time(Part::Publish, || Ok(space.put_image(record).map(drop)?))).await
 }

@@ -1,218 +1,269 @@
-//! From a reference to one image: index, platform, manifest, config.
+//! From a reference to what is to be brought: indexes, manifests, configs, and which layers are unpacked.
+//!
+//! The tag is read once; everything after is named by digest. Of an index those manifests are read that are wanted; the
+//! others stay with the registry, and the index is kept whole, so that its digest stays what it was.
+
+use std::collections::{BTreeMap, HashSet};
+use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use storage_model::{
-    Compression, Descriptor, Document, ImageConfig, Index, Labels, LayerKind, Manifest, Platform, Reference,
-    chain_ids, limits, media,
-};
+use storage_model::{Descriptor, Document, Index, Labels, Manifest, Platform, Reference, limits, media};
 use storage_registry::Client;
 
-use crate::EngineError;
+use crate::image::contents::{choose, no_platform};
+use crate::image::documents::{keeps, keeps_snapshot, parse};
+use crate::layers::{PlatformImage, compressions, source_label};
+use crate::{EngineError, ImageError};
 
-/// One image, chosen and read, but for its layers.
+/// Deepest an index may lie inside others.
+const INDEX_DEPTH_MAX: usize = 4;
+/// Most documents that one pull reads: the largest multi-platform images have some 50.
+const DOCUMENTS_MAX: usize = 4096;
+
+/// Which images of an index are brought, and whether they are unpacked.
+#[derive(Debug, Clone)]
+pub(crate) struct Selection {
+    pub(crate) wanted: Wanted,
+    pub(crate) unpack: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Wanted {
+    /// The best match for each of these.
+    These(Vec<Platform>),
+    /// All of them; those of this machine's platform are unpacked.
+    All {
+        /// Whether what is being looked at is for this machine.
+        host: bool,
+    },
+}
+
+/// A document to store.
+struct Stored {
+    descriptor: Descriptor,
+    bytes: Bytes,
+    /// The labels that keep what it points to.
+    labels: Labels,
+    /// Whose tree it is, when it is a config whose layers are unpacked.
+    image: Option<Arc<PlatformImage>>,
+}
+
+/// What one pull brings, read but for its layers.
 pub(crate) struct Target {
     /// What the name will stand for: the index if there is one, else the manifest.
     pub(crate) top: Descriptor,
-    /// Every document read on the way, top first, config last.
-    documents: Vec<(Descriptor, Bytes)>,
-    pub(crate) manifest: Box<Manifest>,
-    pub(crate) config: ImageConfig,
+    /// Every document read on the way, each after what it points to.
+    documents: Vec<Stored>,
+    /// Images to unpack.
+    pub(crate) images: Vec<Arc<PlatformImage>>,
+    /// Layers to fetch only.
+    pub(crate) content: Vec<Descriptor>,
+    /// Platform of the first image, as far as one was looked at.
     pub(crate) platform: Platform,
-    /// How each layer is compressed, in the manifest's order.
-    pub(crate) compressions: Vec<Compression>,
 }
 
-/// Reads what `reference` stands for on `platform` (empty: this machine's).
+/// Reads what `reference` stands for, as far as `selection` wants it.
 pub(crate) async fn target(
     client: &Client,
     reference: &Reference,
-    platform: &str,
+    selection: &Selection,
 ) -> Result<Target, EngineError> {
-    let wanted: Platform = if platform.is_empty() { Platform::host() } else { platform.parse()? };
     let resolved = client.resolve(reference).await?;
     let top = resolved.descriptor;
     let bytes = match resolved.bytes {
         Some(bytes) => bytes,
         None => client.manifest(reference, &top).await?,
     };
-    let mut documents = vec![(top.clone(), bytes.clone())];
-    let manifest = match parse(reference, &top, &bytes)? {
-        Document::Manifest(manifest) => manifest,
-        Document::Index(index) => {
-            let chosen = choose(reference, &index, &wanted)?;
-            let bytes = client.manifest(reference, chosen).await?;
-            documents.push((chosen.clone(), bytes.clone()));
-            match parse(reference, chosen, &bytes)? {
-                Document::Manifest(manifest) => manifest,
-                Document::Index(_) => {
-                    return Err(no_platform(reference, &wanted, "another index".to_owned()));
-                }
-            }
-        }
+    let mut walk = Walk {
+        client,
+        reference,
+        name: reference.to_string(),
+        unpack: selection.unpack,
+        target: Target {
+            top: top.clone(),
+            documents: Vec::new(),
+            images: Vec::new(),
+            content: Vec::new(),
+            platform: Platform::host(),
+        },
+        seen: HashSet::new(),
+        platform: None,
     };
-    let compressions = compressions(reference, &manifest)?;
-    let bytes = client.small_blob(reference, &manifest.config, limits::CONFIG_BYTES_MAX).await?;
-    let config = ImageConfig::parse(&bytes, manifest.layers.len()).map_err(|source| EngineError::Config {
-        reference: reference.to_string(),
-        digest: manifest.config.digest,
-        source,
-    })?;
-    documents.push((manifest.config.clone(), bytes));
-    let offered = config.platform();
-    if wanted.rank(&offered).is_none() {
-        return Err(no_platform(reference, &wanted, offered.to_string()));
-    }
-    Ok(Target { top, documents, manifest, config, platform: offered, compressions })
+    walk.visit(top, bytes, selection.wanted.clone(), 0).await?;
+    let platform = walk.platform.take();
+    let mut target = walk.target;
+    target.platform = platform.unwrap_or(target.platform);
+    Ok(target)
 }
 
 impl Target {
     /// Bytes of the documents read.
     pub(crate) fn document_bytes(&self) -> u64 {
-        self.documents.iter().map(|(_, bytes)| bytes.len() as u64).sum()
+        self.documents.iter().map(|stored| stored.bytes.len() as u64).sum()
     }
 
-    /// The documents to store, each with the labels that keep what it points to (containerd's garbage collection
-    /// labels), what is pointed to first.
+    /// The documents to store, each with its labels, what is pointed to first.
     pub(crate) fn documents(
         &self,
         reference: &Reference,
         snapshotter: &str,
     ) -> Vec<(Descriptor, Bytes, Labels)> {
-        let mut stored: Vec<_> = self
-            .documents
-            .iter()
-            .map(|(descriptor, bytes)| {
-                let mut labels = self.references(descriptor, bytes, snapshotter);
-                let key = format!("containerd.io/distribution.source.{}", reference.registry());
-                labels.insert(key, reference.repository().to_owned());
-                (descriptor.clone(), bytes.clone(), labels)
-            })
-            .collect();
-        stored.reverse();
-        stored
+        let with_labels = |stored: &Stored| {
+            let mut labels = stored.labels.clone();
+            labels.extend(source_label(&Labels::new(), reference));
+            let chain = stored.image.as_ref().and_then(|image| image.chain());
+            labels.extend(chain.map(|chain| keeps_snapshot(snapshotter, &chain)));
+            (stored.descriptor.clone(), stored.bytes.clone(), labels)
+        };
+        self.documents.iter().map(with_labels).collect()
     }
 
-    fn references(&self, descriptor: &Descriptor, bytes: &Bytes, snapshotter: &str) -> Labels {
-        let content =
-            |kind: String, child: &Descriptor| (format!("containerd.io/gc.ref.content.{kind}"), child.digest);
-        let labels: Vec<_> = match Document::parse(&descriptor.media_type, bytes) {
-            Ok(Document::Index(index)) => index
-                .manifests
-                .iter()
-                .enumerate()
-                .map(|(n, child)| content(format!("m.{n}"), child))
-                .collect(),
-            Ok(Document::Manifest(manifest)) => {
-                std::iter::once(content("config".to_owned(), &manifest.config))
-                    .chain(
-                        manifest.layers.iter().enumerate().map(|(n, child)| content(format!("l.{n}"), child)),
-                    )
-                    .collect()
+    /// Every layer, in the order in which it is brought.
+    pub(crate) fn layers(&self) -> Vec<Descriptor> {
+        let unpacked = self.images.iter().flat_map(|image| image.manifest.layers.iter());
+        unpacked.chain(&self.content).cloned().collect()
+    }
+}
+
+struct Walk<'a> {
+    client: &'a Client,
+    reference: &'a Reference,
+    name: String,
+    unpack: bool,
+    target: Target,
+    seen: HashSet<storage_model::Digest>,
+    platform: Option<Platform>,
+}
+
+impl<'a> Walk<'a> {
+    /// Reads a manifest or index and what is wanted below it.
+    fn visit<'b>(
+        &'b mut self,
+        descriptor: Descriptor,
+        bytes: Bytes,
+        wanted: Wanted,
+        depth: usize,
+    ) -> Pin<Box<dyn Future<Output = Result<(), EngineError>> + Send + 'b>>
+    where
+        'a: 'b,
+    {
+        Box::pin(async move {
+            if depth > INDEX_DEPTH_MAX || self.target.documents.len() > DOCUMENTS_MAX {
+                return Err(ImageError::TooDeep { name: self.name.clone(), digest: descriptor.digest }.into());
             }
-            Err(_) => match chain_ids(&self.config.rootfs.diff_ids).last() {
-                Some(chain) => vec![(format!("containerd.io/gc.ref.snapshot.{snapshotter}"), chain.0)],
-                None => Vec::new(),
-            },
-        };
-        labels.into_iter().map(|(key, digest)| (key, digest.to_string())).collect()
+            let document = parse(&self.name, &descriptor, &bytes)?;
+            let labels = keeps(&document, |_| true);
+            match document {
+                Document::Manifest(manifest) => self.manifest(manifest, &wanted).await?,
+                Document::Index(index) => {
+                    for (child, wanted) in self.children(&index, &wanted)? {
+                        if self.seen.insert(child.digest) {
+                            let bytes = self.client.manifest(self.reference, &child).await?;
+                            self.visit(child, bytes, wanted, depth + 1).await?;
+                        }
+                    }
+                }
+            }
+            self.target.documents.push(Stored { descriptor, bytes, labels, image: None });
+            Ok(())
+        })
     }
-}
 
-fn parse(reference: &Reference, descriptor: &Descriptor, bytes: &[u8]) -> Result<Document, EngineError> {
-    Document::parse(&descriptor.media_type, bytes).map_err(|source| EngineError::Document {
-        reference: reference.to_string(),
-        digest: descriptor.digest,
-        source,
-    })
-}
-
-/// The manifest that suits `wanted` best; among equals the first, which is the index's own preference.
-fn choose<'a>(
-    reference: &Reference,
-    index: &'a Index,
-    wanted: &Platform,
-) -> Result<&'a Descriptor, EngineError> {
-    let images = || index.manifests.iter().filter(|entry| media::is_manifest(&entry.media_type));
-    let ranked = images().filter_map(|entry| {
-        // An entry without a platform is for any; its config is looked at afterwards.
-        let rank = entry.platform.as_ref().map_or(Some(u8::MAX), |offered| wanted.rank(offered))?;
-        Some((rank, entry))
-    });
-    ranked.min_by_key(|(rank, _)| *rank).map(|(_, entry)| entry).ok_or_else(|| {
-        let mut offered: Vec<String> = images()
-            .filter_map(|entry| entry.platform.as_ref())
-            .map(ToString::to_string)
-            .filter(|platform| platform != "unknown/unknown")
-            .collect();
-        offered.dedup();
-        no_platform(
-            reference,
-            wanted,
-            if offered.is_empty() { "none".to_owned() } else { offered.join(", ") },
-        )
-    })
-}
-
-fn no_platform(reference: &Reference, wanted: &Platform, offered: String) -> EngineError {
-    EngineError::NoPlatform { reference: reference.to_string(), wanted: wanted.to_string(), offered }
-}
-
-fn compressions(reference: &Reference, manifest: &Manifest) -> Result<Vec<Compression>, EngineError> {
-    let compression = |layer: &Descriptor| {
-        let refuse = |hint| EngineError::LayerType {
-            reference: reference.to_string(),
-            digest: layer.digest,
-            media_type: layer.media_type.chars().take(128).collect(),
-            hint,
-        };
-        match media::layer_kind(&layer.media_type) {
-            LayerKind::Tar(compression) => Ok(compression),
-            LayerKind::Encrypted => Err(refuse(": it is encrypted, and decryption is not built yet")),
-            LayerKind::Foreign => Err(refuse(": this is an artifact, not an image that can run")),
+    /// Which entries of an index are read, and what is wanted of each.
+    fn children(&self, index: &Index, wanted: &Wanted) -> Result<Vec<(Descriptor, Wanted)>, EngineError> {
+        let mut chosen: BTreeMap<usize, Wanted> = BTreeMap::new();
+        match wanted {
+            Wanted::These(platforms) => {
+                for platform in platforms {
+                    let number = choose(&self.name, index, platform)?;
+                    match chosen.entry(number).or_insert(Wanted::These(Vec::new())) {
+                        Wanted::These(wanted) => wanted.push(platform.clone()),
+                        Wanted::All { .. } => {}
+                    }
+                }
+            }
+            Wanted::All { .. } => {
+                let host = choose(&self.name, index, &Platform::host()).ok();
+                for (number, entry) in index.manifests.iter().enumerate() {
+                    if media::is_manifest(&entry.media_type) || media::is_index(&entry.media_type) {
+                        chosen.insert(number, Wanted::All { host: host == Some(number) });
+                    }
+                }
+            }
         }
-    };
-    manifest.layers.iter().map(compression).collect()
+        Ok(chosen.into_iter().map(|(number, wanted)| (index.manifests[number].clone(), wanted)).collect())
+    }
+
+    /// Reads a manifest's config, and notes its layers: to be unpacked, or only to be fetched.
+    async fn manifest(&mut self, manifest: Box<Manifest>, wanted: &Wanted) -> Result<(), EngineError> {
+        let is_image = media::is_config(&manifest.config.media_type);
+        let unpack = self.unpack
+            && match wanted {
+                Wanted::These(_) => true,
+                Wanted::All { host } => *host && is_image,
+            };
+        if unpack {
+            // Known before anything more is fetched.
+            compressions(&self.name, &manifest)?;
+        }
+        let config = manifest.config.clone();
+        if !unpack && config.size > limits::CONFIG_BYTES_MAX {
+            // An artifact's config may be anything.
+            self.target.content.push(config);
+            self.target.content.extend(manifest.layers);
+            return Ok(());
+        }
+        let bytes = self.client.small_blob(self.reference, &config, limits::CONFIG_BYTES_MAX).await?;
+        let mut image = None;
+        if unpack || (is_image && matches!(wanted, Wanted::These(_))) {
+            let found = if unpack {
+                let found = Arc::new(PlatformImage::read(&self.name, manifest.clone(), &bytes)?);
+                image = Some(found.clone());
+                found.config.platform()
+            } else {
+                self.config(&manifest, &bytes)?.platform()
+            };
+            if let Wanted::These(platforms) = wanted
+                && let Some(refused) = platforms.iter().find(|platform| platform.rank(&found).is_none())
+            {
+                return Err(no_platform(&self.name, refused, found.to_string()));
+            }
+            self.platform.get_or_insert(found);
+        }
+        match &image {
+            Some(image) => self.target.images.push(image.clone()),
+            None => self.target.content.extend(manifest.layers),
+        }
+        self.target.documents.push(Stored { descriptor: config, bytes, labels: Labels::new(), image });
+        Ok(())
+    }
+
+    fn config(&self, manifest: &Manifest, bytes: &[u8]) -> Result<storage_model::ImageConfig, EngineError> {
+        storage_model::ImageConfig::parse(bytes, manifest.layers.len()).map_err(|source| {
+            EngineError::Config { reference: self.name.clone(), digest: manifest.config.digest, source }
+        })
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use storage_model::Digest;
-
-    fn entry(name: &str, platform: Option<&str>) -> Descriptor {
-        let mut entry = Descriptor::new(media::OCI_MANIFEST, Digest::of(name.as_bytes()), 1);
-        entry.platform = platform.map(|text| text.parse().unwrap());
-        entry
-    }
-
-    fn index(entries: &[Descriptor]) -> Index {
-        Index { manifests: entries.to_vec(), annotations: Default::default() }
-    }
-
-    fn chosen(entries: &[Descriptor], wanted: &str) -> Result<Digest, EngineError> {
-        let reference = "localhost/image".parse().unwrap();
-        choose(&reference, &index(entries), &wanted.parse().unwrap()).map(|entry| entry.digest)
-    }
-
-    #[test]
-    fn the_exact_platform_is_chosen_before_a_lower_variant_and_an_unmarked_entry() {
-        let entries = [
-            entry("any", None),
-            entry("arm", Some("linux/arm64")),
-            entry("v1", Some("linux/amd64")),
-            entry("v3", Some("linux/amd64/v3")),
-        ];
-        assert_eq!(chosen(&entries, "linux/amd64").unwrap(), Digest::of(b"v1"));
-        assert_eq!(chosen(&entries, "linux/amd64/v3").unwrap(), Digest::of(b"v3"));
-        assert_eq!(chosen(&entries, "linux/arm64").unwrap(), Digest::of(b"arm"));
-        assert_eq!(chosen(&entries, "linux/riscv64").unwrap(), Digest::of(b"any"));
-    }
-
-    #[test]
-    fn a_missing_platform_is_named_beside_those_there_are() {
-        let entries = [entry("a", Some("linux/arm64")), entry("s", Some("unknown/unknown"))];
-        let message = chosen(&entries, "linux/amd64").unwrap_err().to_string();
-        assert!(message.contains("linux/amd64") && message.contains("it has linux/arm64"), "{message}");
-        assert!(!message.contains("unknown"), "{message}");
+impl Selection {
+    /// From what a request says. Without any platform it is this machine's.
+    ///
+    /// # Errors
+    /// [`EngineError::Platform`] for what is no platform.
+    pub(crate) fn new(request: &super::PullRequest) -> Result<Self, EngineError> {
+        let named = std::iter::once(&request.platform).chain(&request.platforms);
+        let mut platforms: Vec<Platform> =
+            named.filter(|text| !text.is_empty()).map(|text| text.parse()).collect::<Result<_, _>>()?;
+        if platforms.is_empty() {
+            platforms.push(Platform::host());
+        }
+        let wanted = if request.all_platforms {
+            // A manifest without an index is for this machine, as far as it says nothing else.
+            Wanted::All { host: true }
+        } else {
+            Wanted::These(platforms)
+        };
+        Ok(Self { wanted, unpack: !request.no_unpack })
     }
 }

@@ -1,13 +1,12 @@
 //! What a pull tells while it runs, and where its time went.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use storage_model::{Descriptor, Digest, Platform, Reference};
+use storage_model::{Descriptor, Digest, Platform};
 use tokio::sync::mpsc::Sender;
-
-use super::resolve::Target;
 
 /// State of one layer of a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +90,11 @@ impl Meter {
         self.received.fetch_add(more, Ordering::Relaxed);
     }
 
+    /// All compressed bytes are here.
+    pub(crate) fn complete(&self) {
+        self.received.store(self.total, Ordering::Relaxed);
+    }
+
     /// A download begins, with `bytes` left from an earlier one.
     pub(crate) fn resumed(&self, bytes: u64) {
         self.resumed.store(bytes, Ordering::Relaxed);
@@ -136,8 +140,9 @@ impl Meter {
     }
 }
 
-/// Sends the meters' readings while a pull runs; its last readings are sent when it is dropped.
+/// Sends the meters' readings while layers are brought; their last readings are sent when it is dropped.
 pub(crate) struct Reporter {
+    /// One for each layer, by digest: a layer may occur twice.
     meters: Vec<Arc<Meter>>,
     events: Sender<PullEvent>,
     ticker: tokio::task::JoinHandle<()>,
@@ -147,27 +152,42 @@ pub(crate) struct Reporter {
 const TICK: Duration = Duration::from_millis(100);
 
 impl Reporter {
-    /// Tells that `reference` is resolved, then keeps telling of its layers.
-    pub(crate) fn start(reference: &Reference, target: &Target, events: Sender<PullEvent>) -> Self {
-        let layers = &target.manifest.layers;
-        let meters: Vec<Arc<Meter>> = layers.iter().map(|layer| Arc::new(Meter::new(layer))).collect();
+    /// Tells what is brought, then keeps telling of its layers.
+    pub(crate) fn start(
+        reference: &str,
+        digest: Digest,
+        platform: Platform,
+        layers: &[Descriptor],
+        events: Sender<PullEvent>,
+    ) -> Self {
+        let mut meters: Vec<Arc<Meter>> = Vec::with_capacity(layers.len());
+        let mut seen = HashSet::new();
+        meters.extend(
+            layers.iter().filter(|layer| seen.insert(layer.digest)).map(|layer| Arc::new(Meter::new(layer))),
+        );
         let resolved = PullEvent::Resolved {
-            reference: reference.to_string(),
-            digest: target.top.digest,
-            platform: target.platform.clone(),
-            layers: layers.iter().map(|layer| (layer.digest, layer.size)).collect(),
+            reference: reference.to_owned(),
+            digest,
+            platform,
+            layers: meters.iter().map(|meter| (meter.digest, meter.total)).collect(),
         };
         let _ = events.try_send(resolved);
         let ticker = tokio::spawn(tick(meters.clone(), events.clone()));
         Self { meters, events, ticker }
     }
 
-    /// The meter of layer `index`.
-    pub(crate) fn meter(&self, index: usize) -> Arc<Meter> {
-        self.meters[index].clone()
+    /// The meter of a layer; one that nobody reads if it was not announced.
+    pub(crate) fn meter(&self, layer: &Descriptor) -> Arc<Meter> {
+        let found = self.meters.iter().find(|meter| meter.digest == layer.digest);
+        found.cloned().unwrap_or_else(|| Arc::new(Meter::new(layer)))
     }
 
-    /// Bytes of layers that came over the network in this pull.
+    /// A line for people.
+    pub(crate) fn say(&self, text: String) {
+        let _ = self.events.try_send(PullEvent::Message(text));
+    }
+
+    /// Bytes of layers that came over the network.
     pub(crate) fn fetched_bytes(&self) -> u64 {
         self.meters.iter().map(|meter| meter.fetched_bytes()).sum()
     }

@@ -16,19 +16,11 @@ use storage_model::{ChainId, ProtectionDomain, chain_ids};
 use tokio::task::JoinSet;
 
 use super::extraction::Extraction;
-use super::layer::LayerJob;
+use super::layer::{LayerJob, Unpacking};
 use super::progress::{LayerState, Meter, Part};
-use super::{Pull, blocking};
+use super::{PlatformImage, Task, UNCOMPRESSED, source_label};
 use crate::EngineError;
-
-/// Layers that are fetched and unpacked side by side, at most.
-///
-/// Each has up to five threads, of which one or two are busy: four layers keep two cores and a long round trip filled.
-/// More would share the cores with the largest layer, whose inflate is serial and decides the end.
-const LAYERS_AT_ONCE: usize = 4;
-
-/// Label on a layer's blob: the diff ID it was seen to unpack to (containerd's name).
-const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+use crate::work::blocking;
 
 /// One layer's place in the stack.
 #[derive(Clone)]
@@ -39,18 +31,29 @@ struct Slot {
     meter: Arc<Meter>,
 }
 
-impl Pull {
-    /// Unpacks and commits every layer that is not here yet, waiting for other pulls that are bringing some of them.
+/// The layers of one image for one snapshotter.
+pub(crate) struct Stack {
+    task: Task,
+    image: Arc<PlatformImage>,
+    snapshotter: Arc<dyn Snapshotter>,
+}
+
+impl Stack {
+    pub(crate) fn new(task: &Task, image: &Arc<PlatformImage>, snapshotter: &Arc<dyn Snapshotter>) -> Self {
+        Self { task: task.clone(), image: image.clone(), snapshotter: snapshotter.clone() }
+    }
+
+    /// Unpacks and commits every layer that is not here yet, waiting for others that are bringing some of them.
     ///
-    /// Each round claims in one step all that is missing and gives it up at its end, so that pulls which wait for one
-    /// another cannot form a circle even when one of them fails. What this pull has extracted stays its own.
-    pub(super) async fn bring_layers(&self) -> Result<(), EngineError> {
+    /// Each round claims in one step all that is missing and gives it up at its end, so that those which wait for
+    /// one another cannot form a circle even when one of them fails. What this one has extracted stays its own.
+    pub(crate) async fn bring(&self) -> Result<(), EngineError> {
         let slots = self.slots()?;
         let mut extracted = BTreeMap::new();
         loop {
             let missing = self.only_missing(slots.clone()).await?;
-            let keys = missing.iter().map(|slot| (self.namespace.clone(), slot.name.clone()));
-            let claim = self.engine.claims().claim(self.snapshotter.name(), keys);
+            let keys = missing.iter().map(|slot| (self.task.space.namespace().clone(), slot.name.clone()));
+            let claim = self.task.engine.claims().claim(self.snapshotter.name(), keys);
             // Looked at again under the claim: another pull may have published in between.
             let missing = self.only_missing(missing).await?;
             let ours =
@@ -69,9 +72,9 @@ impl Pull {
     /// A chain ID alone is not proof: an image may list diff IDs it does not hold. A snapshot is reused only where the
     /// blob behind it is held too, and was seen to unpack to that diff ID.
     async fn only_missing(&self, slots: Vec<Slot>) -> Result<Vec<Slot>, EngineError> {
-        let (space, snapshotter) = (self.space.clone(), self.snapshotter.clone());
-        let layers = self.target.manifest.layers.clone();
-        let diff_ids = self.target.config.rootfs.diff_ids.clone();
+        let (space, snapshotter, image) =
+            (self.task.space.clone(), self.snapshotter.clone(), self.image.clone());
+        let origin = self.task.origin.clone();
         blocking(move || {
             let mut missing = Vec::new();
             for slot in slots {
@@ -79,11 +82,20 @@ impl Pull {
                 if let Some(lease) = space.lease_id() {
                     space.add_resource(lease, &Resource::snapshot(snapshotter.name(), slot.name.as_str()))?;
                 }
-                let proved = space.pin_blob(&layers[slot.index].digest).is_ok_and(|blob| {
-                    blob.labels.get(UNCOMPRESSED) == Some(&diff_ids[slot.index].to_string())
-                });
-                if proved && snapshotter.stat(slot.name.as_str()).is_ok() {
+                let digest = &image.manifest.layers[slot.index].digest;
+                let diff_id = image.config.rootfs.diff_ids[slot.index].to_string();
+                let blob = space.pin_blob(digest).ok();
+                let proved = blob.filter(|blob| blob.labels.get(UNCOMPRESSED) == Some(&diff_id));
+                if let Some(blob) = proved
+                    && snapshotter.stat(slot.name.as_str()).is_ok()
+                {
                     slot.meter.set(LayerState::Exists);
+                    let origin = origin.as_ref();
+                    if let Some((key, value)) =
+                        origin.and_then(|origin| source_label(&blob.labels, &origin.reference))
+                    {
+                        space.set_blob_labels(digest, LabelChange::set(key, value))?;
+                    }
                 } else {
                     missing.push(slot);
                 }
@@ -95,18 +107,18 @@ impl Pull {
 
     /// Fetches and unpacks `slots` side by side, the largest first: their inflate is serial, so it decides the end.
     async fn extract(&self, mut slots: Vec<Slot>) -> Result<BTreeMap<usize, Extraction>, EngineError> {
-        slots.sort_by_key(|slot| std::cmp::Reverse(self.target.manifest.layers[slot.index].size));
+        slots.sort_by_key(|slot| std::cmp::Reverse(self.image.manifest.layers[slot.index].size));
         let mut waiting = slots.into_iter();
         let mut running = JoinSet::new();
         let mut done = BTreeMap::new();
         let mut failed = None;
         loop {
             while failed.is_none()
-                && running.len() < LAYERS_AT_ONCE
+                && running.len() < self.task.at_once
                 && let Some(slot) = waiting.next()
             {
-                let job = self.job(&slot);
-                running.spawn(async move { (slot.index, job.run().await) });
+                let (job, how) = self.job(&slot, None);
+                running.spawn(async move { (slot.index, job.unpack(how).await) });
             }
             match running.join_next().await {
                 None => return failed.map_or(Ok(done), Err),
@@ -115,7 +127,7 @@ impl Pull {
                 }
                 Some(Ok((_, Err(error)))) => {
                     // The others are told to stop and end with errors of their own; the first is the cause.
-                    self.workers.stop();
+                    self.task.workers.stop();
                     failed.get_or_insert(error);
                 }
                 Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
@@ -123,22 +135,16 @@ impl Pull {
         }
     }
 
-    fn job(&self, slot: &Slot) -> LayerJob {
-        LayerJob {
-            reference: self.reference.clone(),
-            descriptor: self.target.manifest.layers[slot.index].clone(),
-            compression: self.target.compressions[slot.index],
-            diff_id: self.target.config.rootfs.diff_ids[slot.index],
-            chain: slot.chain,
-            client: self.client.clone(),
-            space: self.space.clone(),
-            pull: self.lease.clone(),
-            workers: self.workers.clone(),
+    fn job(&self, slot: &Slot, parent: Option<CommittedName>) -> (LayerJob, Unpacking) {
+        let job = LayerJob::new(&self.task, self.image.manifest.layers[slot.index].clone());
+        let how = Unpacking {
             snapshotter: self.snapshotter.clone(),
-            flight: self.engine.claims().blob(&self.target.manifest.layers[slot.index].digest),
-            meter: slot.meter.clone(),
-            clock: self.clock.clone(),
-        }
+            compression: self.image.compressions[slot.index],
+            diff_id: self.image.config.rootfs.diff_ids[slot.index],
+            chain: slot.chain,
+            parent,
+        };
+        (job, how)
     }
 
     /// Makes what was extracted durable, then commits it, lowest first.
@@ -150,15 +156,14 @@ impl Pull {
         if extracted.is_empty() {
             return Ok(());
         }
-        let (store, mark) = (self.engine.store().clone(), self.mark);
-        let (clock, space) = (self.clock.clone(), self.space.clone());
-        let layers = self.target.manifest.layers.clone();
-        let diff_ids = self.target.config.rootfs.diff_ids.clone();
-        let (snapshotter, reference) = (self.snapshotter.clone(), self.reference.to_string());
+        let (store, mark) = (self.task.engine.store().clone(), self.task.mark);
+        let (clock, space) = (self.task.clock.clone(), self.task.space.clone());
+        let (image, snapshotter, name) =
+            (self.image.clone(), self.snapshotter.clone(), self.task.name.to_string());
         blocking(move || {
             settle(&*snapshotter, &slots, &extracted, |slot, source| EngineError::Layer {
-                reference: reference.clone(),
-                digest: layers[slot.index].digest,
+                reference: name.clone(),
+                digest: image.manifest.layers[slot.index].digest,
                 source,
             })?;
             clock.time(Part::Sync, || store.sync_since(mark))?;
@@ -168,8 +173,9 @@ impl Pull {
                 let parent = slot.index.checked_sub(1).map(|below| &slots[below].name);
                 if let Some(extraction) = extracted.remove(&slot.index) {
                     extraction.commit(&slot.name, parent)?;
-                    let label = LabelChange::set(UNCOMPRESSED, diff_ids[slot.index].to_string());
-                    space.set_blob_labels(&layers[slot.index].digest, label)?;
+                    let diff_id = image.config.rootfs.diff_ids[slot.index].to_string();
+                    let label = LabelChange::set(UNCOMPRESSED, diff_id);
+                    space.set_blob_labels(&image.manifest.layers[slot.index].digest, label)?;
                     slot.meter.set(LayerState::Done);
                 }
             }
@@ -180,13 +186,14 @@ impl Pull {
     }
 
     fn slots(&self) -> Result<Vec<Slot>, EngineError> {
-        let chains = chain_ids(&self.target.config.rootfs.diff_ids);
+        let chains = chain_ids(&self.image.config.rootfs.diff_ids);
         chains
             .into_iter()
             .enumerate()
             .map(|(index, chain)| {
                 let name = ProtectionDomain::Plain.snapshot_name(&chain).parse()?;
-                Ok(Slot { index, chain, name, meter: self.reporter.meter(index) })
+                let meter = self.task.reporter.meter(&self.image.manifest.layers[index]);
+                Ok(Slot { index, chain, name, meter })
             })
             .collect()
     }

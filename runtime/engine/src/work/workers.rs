@@ -1,6 +1,6 @@
-//! The threads of one pull: told to stop together, and waited for.
+//! The threads of one operation: told to stop together, and waited for.
 //!
-//! Cancelling a future does not end the blocking threads it started. A pull that fails or is dropped leaves only when
+//! Cancelling a future does not end the blocking threads it started. Work that fails or is dropped is over only when
 //! they have: until then they may still make what the clean-up is about to remove.
 
 use std::io::{self, Read};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-/// The workers of one pull.
+/// The workers of one operation.
 #[derive(Clone)]
 pub(crate) struct Workers {
     shared: Arc<Shared>,
@@ -71,7 +71,7 @@ impl Drop for Working {
     }
 }
 
-/// A reader that ends in an error when its pull is called off.
+/// A reader that ends in an error when its operation is called off.
 pub(crate) struct Stoppable<R> {
     source: R,
     shared: Arc<Shared>,
@@ -80,7 +80,7 @@ pub(crate) struct Stoppable<R> {
 impl<R: Read> Read for Stoppable<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.shared.stopped.load(Ordering::Acquire) {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the pull was called off"));
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the operation was called off"));
         }
         self.source.read(buffer)
     }

@@ -1,7 +1,7 @@
-//! Who is bringing which layer: two pulls of one layer do its work once.
+//! Who is bringing which layer: two operations that want one layer do its work once.
 //!
-//! A pull claims all its missing layers in one step. Those another pull holds already are waited for; since a claim is
-//! made whole, a pull only ever waits for pulls that claimed before it, and no circle can form.
+//! Each claims all its missing layers in one step. Those another holds already are waited for; since a claim is made
+//! whole, one only ever waits for those that claimed before it, and no circle can form.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

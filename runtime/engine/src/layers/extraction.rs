@@ -8,8 +8,8 @@ use storage_layer::{LayerError, Unpacked};
 use storage_model::Labels;
 use storage_sys::tree::EntryPath;
 
-use super::workers::Working;
 use crate::EngineError;
+use crate::work::Working;
 
 /// An active snapshot that holds one unpacked layer. Dropped without [`commit`](Self::commit), it is removed.
 pub(crate) struct Extraction {
@@ -18,18 +18,20 @@ pub(crate) struct Extraction {
     path: PathBuf,
     usage: Option<Usage>,
     implied: Vec<EntryPath>,
-    /// The pull is not over before this snapshot is committed or removed.
+    /// The operation is not over before this snapshot is committed or removed.
     working: Option<Working>,
 }
 
 impl Extraction {
-    /// Makes an empty snapshot to unpack into. It has no parent: layers unpack side by side and are stacked at commit.
+    /// Makes a snapshot to unpack into: an empty one where layers unpack side by side and are stacked at commit, one on
+    /// top of `parent` where each needs the tree below it.
     pub(crate) fn prepare(
         snapshotter: Arc<dyn Snapshotter>,
         key: ActiveKey,
+        parent: Option<&CommittedName>,
         working: Working,
     ) -> Result<Self, EngineError> {
-        snapshotter.prepare(&key, None, &Labels::new())?;
+        snapshotter.prepare(&key, parent, &Labels::new())?;
         Ok(Self {
             snapshotter,
             key: Some(key),

@@ -64,7 +64,8 @@ impl Outlet {
     }
 }
 
-/// Writes what arrives into the ingest and passes it on, until the network is done; then publishes the blob.
+/// Writes what arrives into the ingest and passes it on, until the network is done; then publishes the blob with
+/// `labels`.
 ///
 /// Returns `None` if the network ended early: the ingest stays, to be resumed.
 pub(crate) fn write_through(
@@ -72,6 +73,7 @@ pub(crate) fn write_through(
     mut arriving: FromNetwork,
     mut outlet: Outlet,
     expected: Expected,
+    labels: Labels,
     clock: &Clock,
 ) -> Result<Option<()>, StoreError> {
     while let Some(bytes) = arriving.blocking_recv() {
@@ -83,7 +85,7 @@ pub(crate) fn write_through(
     }
     outlet.send(Piece::End);
     drop(outlet);
-    match clock.time(Part::Store, || ingest.commit(expected, Labels::new())) {
+    match clock.time(Part::Store, || ingest.commit(expected, labels)) {
         Ok(_) => Ok(Some(())),
         Err(error) if error.kind() == storage_content::ErrorKind::AlreadyExists => Ok(Some(())),
         Err(error) => Err(error),
