@@ -45,6 +45,8 @@ pub(crate) struct Upload<'a> {
     position: u64,
     /// The registry must be asked for `position` first.
     unsure: bool,
+    /// The blob turned out to be there.
+    there: bool,
     /// The blob goes with the closing request.
     whole: bool,
     /// part >= part_min
@@ -73,6 +75,7 @@ impl<'a> Upload<'a> {
             session: None,
             position: 0,
             unsure: false,
+            there: false,
             whole: descriptor.size <= part / WHOLE_PARTS,
             part,
             part_min: 0,
@@ -131,6 +134,9 @@ impl<'a> Upload<'a> {
 
     /// One request; gives whether the blob is there.
     async fn step(&mut self) -> Result<bool, RegistryError> {
+        if self.there {
+            return Ok(true);
+        }
         let Some(session) = self.session.clone() else {
             self.begin().await?;
             return Ok(false);
@@ -159,12 +165,8 @@ impl<'a> Upload<'a> {
                 // The session is gone: perhaps because it was closed and the answer got lost.
                 self.session = None;
                 let blob = Object::Blob(self.descriptor);
-                let there = self.core.holds(self.place, self.target, blob).await?;
-                if there {
-                    self.position = self.descriptor.size;
-                    return Ok(soon);
-                }
-                Ok(soon)
+                self.there = self.core.holds(self.place, self.target, blob).await?;
+                Ok(if self.there { Some(Duration::ZERO) } else { soon })
             }
             RegistryError::Status { status, .. } => match status.as_u16() {
                 416 => {
