@@ -314,7 +314,12 @@ impl Tree {
         for (path, (_, attributes)) in waiting {
             let path = EntryPath::trusted(path);
             match self.parents.open_directory(path.as_bytes()) {
-                Ok(fd) => attributes.apply_to_directory(&fd).map_err(|error| (path, error))?,
+                Ok(fd) => match self.start {
+                    Start::Upper => attributes.apply_to_directory(&fd),
+                    // The directory of a lower layer may have been kept, but not its attributes.
+                    Start::Whole => attributes.replace_in_directory(&fd),
+                }
+                .map_err(|error| (path, error))?,
                 // Replaced since, through another name of its parent.
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}

@@ -2,12 +2,14 @@
 //!
 //! `vulnerabilities` follows the catalogue of attacks on image tools row by row (`vuln_u01` to `vuln_u32`); `breakouts`
 //! has the escapes that containerd's own suite tries; `formats` and `whiteouts` say what is read and what it makes;
-//! `agreement` compares with other tar readers; `properties` and `pipeline` are the invariants.
+//! `agreement` compares with other tar readers; `properties` and `pipeline` are the invariants; `packing` is the way
+//! back, from a tree to a layer.
 #![allow(clippy::unwrap_used)]
 
 mod agreement;
 mod breakouts;
 mod formats;
+mod packing;
 mod pipeline;
 mod properties;
 mod support;

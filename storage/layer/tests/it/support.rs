@@ -7,7 +7,8 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use storage_layer::{LayerError, Limits, UnpackOptions, Unpacked, Whiteouts, unpack};
-use storage_model::Compression;
+use storage_model::{Compression, Digest};
+use storage_sys::tree::{EntryPath, View};
 use tempfile::TempDir;
 
 /// A header block being made.
@@ -270,4 +271,58 @@ pub(crate) fn in_own_process(test: &str, set_up: impl FnOnce(&mut std::process::
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     text
+}
+
+/// Everything below `root` that a layer can carry: kind, mode, owner, time to the nanosecond, size and content, target,
+/// device, extended attributes, and which names are one file.
+pub(crate) fn listing(root: &Path) -> BTreeMap<String, String> {
+    let mut seen = BTreeMap::new();
+    let mut first_names = BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(directory) = todo.pop() {
+        let mut paths: Vec<PathBuf> =
+            fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        for path in paths {
+            seen.insert(path.clone(), fs::symlink_metadata(&path).unwrap());
+            if seen[&path].is_dir() {
+                todo.push(path);
+            }
+        }
+    }
+    let mut view = View::open(root).unwrap();
+    let mut listing = BTreeMap::new();
+    for (path, stat) in seen {
+        let name = path.strip_prefix(root).unwrap().as_os_str().as_encoded_bytes().to_vec();
+        let xattrs: Vec<String> = view
+            .xattrs(&EntryPath::parse(&name).unwrap())
+            .unwrap()
+            .into_iter()
+            .map(|(name, value)| format!("{}={}", name.escape_ascii(), value.escape_ascii()))
+            .collect();
+        let name = format!("./{}", name.escape_ascii());
+        let kind = stat.file_type();
+        let content = match kind {
+            _ if kind.is_dir() => "d".to_owned(),
+            _ if kind.is_symlink() => format!("l {:?}", fs::read_link(&path).unwrap()),
+            _ if kind.is_file() => format!("f {} {}", stat.len(), Digest::of(&fs::read(&path).unwrap())),
+            _ if kind.is_char_device() => format!("c {}", stat.rdev()),
+            _ if kind.is_block_device() => format!("b {}", stat.rdev()),
+            _ => "p".to_owned(),
+        };
+        let first = match kind.is_dir() {
+            true => String::new(),
+            false => first_names.entry((stat.dev(), stat.ino())).or_insert_with(|| name.clone()).clone(),
+        };
+        let facts = format!(
+            "{content} {:o} {}:{} {}.{:09} {first} {xattrs:?}",
+            stat.mode() & 0o7777,
+            stat.uid(),
+            stat.gid(),
+            stat.mtime(),
+            stat.mtime_nsec()
+        );
+        listing.insert(name, facts);
+    }
+    listing
 }

@@ -98,6 +98,19 @@ impl OwnedAttributes {
     pub(super) fn apply_to_directory(&self, fd: &OwnedFd) -> io::Result<()> {
         Attributes { xattrs: &self.xattrs, ..self.fixed }.apply(fd, true, true)
     }
+
+    /// Takes away what the directory had before and does not have in these attributes, labels of the machine excepted.
+    pub(super) fn replace_in_directory(&self, fd: &OwnedFd) -> io::Result<()> {
+        let mut names = vec![0; rustix::fs::flistxattr_query(fd).unwrap_or(0)];
+        let length = if names.is_empty() { 0 } else { rustix::fs::flistxattr(fd, &mut names[..])? };
+        for name in names[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+            let kept = self.xattrs.iter().any(|(other, _)| other == name);
+            if !kept && !name.starts_with(b"security.") {
+                rustix::fs::fremovexattr(fd, name)?;
+            }
+        }
+        self.apply_to_directory(fd)
+    }
 }
 
 /// A file that was just made and is being written.

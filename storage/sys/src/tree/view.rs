@@ -216,7 +216,7 @@ impl View {
     /// Those of the kernel.
     pub fn xattrs(&mut self, path: &EntryPath) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let at = self.proc_path(path)?;
-        let mut names = match rustix::fs::llistxattr(&at, &mut [0u8; 0][..]) {
+        let mut names = match rustix::fs::llistxattr_query(&at) {
             Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
             Ok(length) => vec![0; length],
             Err(errno) => return Err(errno.into()),
@@ -224,7 +224,7 @@ impl View {
         let length = rustix::fs::llistxattr(&at, &mut names[..])?;
         let mut found = Vec::new();
         for name in names[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-            let mut value = vec![0; rustix::fs::lgetxattr(&at, name, &mut [0u8; 0][..])?];
+            let mut value = vec![0; rustix::fs::lgetxattr_query(&at, name)?];
             let length = if value.is_empty() { 0 } else { rustix::fs::lgetxattr(&at, name, &mut value[..])? };
             value.truncate(length);
             found.push((name.to_vec(), value));
