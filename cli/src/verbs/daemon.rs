@@ -36,6 +36,7 @@ pub(crate) fn daemon(global: &Global, args: &DaemonArgs) -> Result<(), CliError>
         address: address.clone(),
         exe: start::own_program().map_err(CliError::Start)?,
         hosts_dirs: HOSTS_DIRS.iter().map(PathBuf::from).collect(),
+        budget: None,
     };
     let background = args.background;
     let ready = move || {

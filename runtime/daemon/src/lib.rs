@@ -32,6 +32,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use error::DaemonError;
+pub use runtime_engine::Budget;
 pub use identity::IdentityError;
 pub use socket::SocketError;
 
@@ -51,6 +52,8 @@ pub struct DaemonConfig {
     pub exe: PathBuf,
     /// Directories searched for `<registry>/hosts.toml`, first match first.
     pub hosts_dirs: Vec<PathBuf>,
+    /// How much the store may take on the disk; none: as much as there is.
+    pub budget: Option<Budget>,
 }
 
 /// Runs a daemon until SIGTERM or SIGINT; `ready` is called once, when the socket can be connected to.

@@ -106,6 +106,7 @@ impl Server {
             state: config.state,
             exe: config.exe,
             hosts_dirs: config.hosts_dirs,
+            budget: config.budget,
         })?;
         let uuid = identity::uuid(&root)?;
         let (socket, listener) = socket::bind(&config.address)?;

@@ -30,6 +30,7 @@ pub(crate) fn config(temp: &TempDir) -> DaemonConfig {
         address: temp.path().join("state/w.sock"),
         exe: PathBuf::from("/nonexistent/windlass"),
         hosts_dirs: Vec::new(),
+        budget: None,
     }
 }
 

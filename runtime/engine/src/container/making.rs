@@ -10,7 +10,7 @@ use storage_content::{ContainerRecord, ErrorKind, Extension};
 use storage_model::{Identifier, Labels, Namespace, ProtectionDomain};
 
 use super::{REMOVE_AT_EXIT, RunRequest, Started};
-use crate::engine::DEFAULT_SNAPSHOTTER;
+use crate::snapshotters::DEFAULT_SNAPSHOTTER;
 use crate::{Engine, EngineError, Image};
 
 fn mount_spec(mount: snapshotters_contract::Mount) -> MountSpec {

@@ -1,0 +1,133 @@
+//! Why something is here: what was meant, and what keeps it.
+
+use std::ops::ControlFlow;
+
+use storage_content::{ErrorKind, KeeperChain, Space, Thing};
+use storage_model::Namespace;
+
+use crate::{Engine, EngineError};
+
+/// What is asked about.
+#[derive(Debug, Clone, Default)]
+pub struct WhyRequest {
+    /// Digest of a blob or the beginning of one, key of a snapshot, name of an image, reference of an ingest.
+    pub name: String,
+    /// `blob`, `snapshot`, `image` or `ingest`; empty: whatever has that name.
+    pub kind: String,
+    /// Snapshotter of the snapshot; empty: any.
+    pub snapshotter: String,
+}
+
+/// A thing and what keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The thing.
+    pub thing: Thing,
+    /// From each thing that keeps without being kept, the shortest way down to it. None: the next collection removes it.
+    pub chains: Vec<KeeperChain>,
+}
+
+/// Fewest hexadecimal digits that stand for a digest.
+const PREFIX_DIGITS_MIN: usize = 7;
+
+impl Engine {
+    /// Says what keeps each thing that `request` may mean.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownKind`] if the kind is none; [`EngineError::NothingCalled`] if nothing has that name;
+    /// [`EngineError::Store`] if the metadata cannot be read.
+    pub fn why(&self, namespace: &Namespace, request: &WhyRequest) -> Result<Vec<Kept>, EngineError> {
+        let space = self.space(namespace);
+        let mut things = Vec::new();
+        for (kind, find) in FINDERS {
+            if request.kind.is_empty() || request.kind == *kind {
+                things.extend(find(self, &space, request)?);
+            }
+        }
+        if !request.kind.is_empty() && FINDERS.iter().all(|(kind, _)| request.kind != *kind) {
+            return Err(EngineError::UnknownKind { kind: request.kind.chars().take(64).collect() });
+        }
+        if things.is_empty() {
+            let (name, namespace) = (request.name.chars().take(512).collect(), namespace.to_string());
+            return Err(EngineError::NothingCalled { name, namespace });
+        }
+        let mut kept = Vec::new();
+        for thing in things {
+            let chains = space.why(&thing)?;
+            kept.push(Kept { thing, chains });
+        }
+        Ok(kept)
+    }
+}
+
+type Finder = fn(&Engine, &Space, &WhyRequest) -> Result<Vec<Thing>, EngineError>;
+
+/// How things of each kind are found.
+const FINDERS: &[(&str, Finder)] =
+    &[("image", image), ("blob", blobs), ("snapshot", snapshots), ("ingest", ingest)];
+
+fn image(engine: &Engine, space: &Space, request: &WhyRequest) -> Result<Vec<Thing>, EngineError> {
+    match engine.resolve_image(space.namespace(), &request.name) {
+        Ok(record) => Ok(vec![Thing::Image(record.name)]),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidArgument) => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether `digest` is the text, or begins with it.
+fn begins(digest: &str, text: &str) -> bool {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    let enough = hex.len() >= PREFIX_DIGITS_MIN && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    enough && digest.strip_prefix("sha256:").is_some_and(|whole| whole.starts_with(hex))
+}
+
+fn blobs(_: &Engine, space: &Space, request: &WhyRequest) -> Result<Vec<Thing>, EngineError> {
+    let mut found = Vec::new();
+    space.blobs(&mut |blob| {
+        if begins(&blob.digest.to_string(), &request.name) {
+            found.push(Thing::Blob(blob.digest));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
+fn snapshots(engine: &Engine, space: &Space, request: &WhyRequest) -> Result<Vec<Thing>, EngineError> {
+    let mut found = Vec::new();
+    for name in engine.snapshotters() {
+        if !request.snapshotter.is_empty() && request.snapshotter != name {
+            continue;
+        }
+        space.snapshots(name).walk(&mut |record| {
+            if record.key == request.name || begins(&record.key, &request.name) {
+                found.push(Thing::snapshot(name, record.key));
+            }
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok(found)
+}
+
+fn ingest(_: &Engine, space: &Space, request: &WhyRequest) -> Result<Vec<Thing>, EngineError> {
+    match space.ingest_status(&request.name) {
+        Ok(_) => Ok(vec![Thing::Ingest(request.name.clone())]),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidArgument) => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seven_digits_stand_for_a_digest_and_fewer_or_others_do_not() {
+        let digest = "sha256:0123456789abcdef";
+        assert!(begins(digest, "0123456") && begins(digest, "sha256:0123456789"));
+        assert!(!begins(digest, "012345") && !begins(digest, "1234567") && !begins(digest, "01234xy"));
+    }
+}
