@@ -1,18 +1,16 @@
 //! Collections: what is reachable stays, and the rest goes, files and all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::time::SystemTime;
 
 use proptest::prelude::*;
 use storage_content::{
-    Collected, ContainerRecord, ErrorKind, Expected, ImageRecord, NewSnapshot, RemovedSnapshot, Resource,
-    Space, Usage,
+    Collected, ErrorKind, Expected, ImageRecord, NewSnapshot, RemovedSnapshot, Resource, Space, Thing, Usage,
 };
 use storage_model::{Digest, Labels};
 
 use crate::model::World;
-use crate::support::{Fixture, descriptor, digests, labels, names, put, put_labelled};
+use crate::support::{Fixture, container, descriptor, digests, labels, names, put, put_labelled};
 
 const PAST: (&str, &str) = ("containerd.io/gc.expire", "2001-01-01T00:00:00Z");
 const FUTURE: (&str, &str) = ("containerd.io/gc.expire", "2101-01-01T00:00:00Z");
@@ -22,21 +20,6 @@ fn collect(fixture: &Fixture) -> (Collected, Vec<String>) {
     let collected =
         fixture.store.collect(&mut |RemovedSnapshot { record, .. }| removed.push(record.key)).unwrap();
     (collected, removed)
-}
-
-fn container(id: &str, snapshot_key: &str) -> ContainerRecord {
-    ContainerRecord {
-        id: id.parse().unwrap(),
-        image: String::new(),
-        snapshotter: "overlayfs".into(),
-        snapshot_key: snapshot_key.into(),
-        runtime: String::new(),
-        spec: Vec::new(),
-        labels: Labels::new(),
-        extensions: BTreeMap::new(),
-        created: SystemTime::now(),
-        updated: SystemTime::now(),
-    }
 }
 
 fn committed(space: &Space, name: &str, parent: Option<&str>, labels: Labels) {
@@ -336,6 +319,16 @@ impl Plan {
     }
 }
 
+/// The thing of the store that a name of the model stands for.
+fn thing(name: &str) -> Thing {
+    match (&name[..1], name[1..].parse()) {
+        ("b", Ok(at)) => Thing::Blob(digest(at)),
+        ("s", _) => Thing::snapshot("overlayfs", name),
+        ("i", _) => Thing::Image(name.to_owned()),
+        _ => panic!("{name} is no name of the model"),
+    }
+}
+
 /// What is in the store, in the model's names.
 fn present(space: &Space) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -364,7 +357,17 @@ proptest! {
         plan.build(&space);
         let before = present(&space);
         let kept: BTreeSet<String> = plan.world().kept().intersection(&before).cloned().collect();
-        let (collected, removed) = collect(&fixture);
+        for name in before.iter().filter(|name| !name.starts_with('c') && !name.starts_with('l')) {
+            let chains = space.why(&thing(name)).unwrap();
+            prop_assert_eq!(chains.is_empty(), !kept.contains(name), "{} is kept by {:?}", name, chains);
+            prop_assert!(chains.iter().all(|chain| chain.links.last() == Some(&thing(name))));
+        }
+        let foreseen = fixture.store.plan().unwrap();
+        let mut removed = Vec::new();
+        let done =
+            fixture.store.collect_listed(&mut |RemovedSnapshot { record, .. }| removed.push(record.key)).unwrap();
+        let collected = done.totals;
+        prop_assert_eq!(foreseen, done, "a plan is what a collection does");
         prop_assert_eq!(present(&space), kept);
         let order: Vec<usize> = removed.iter().map(|key| key[1..].parse().unwrap()).collect();
         for (at, key) in order.iter().enumerate() {

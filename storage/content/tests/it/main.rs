@@ -3,16 +3,23 @@
 #![allow(clippy::unwrap_used)]
 
 mod blob;
+mod change;
+mod check;
 mod collect;
 mod concurrent;
 mod crash;
 mod full_disk;
 mod image;
+mod image_use;
 mod ingest;
 mod lease;
 mod model;
 mod namespace;
 mod open;
+mod plan;
 mod recovery;
+mod repair;
 mod snapshot;
 mod support;
+mod usage;
+mod why;

@@ -1,9 +1,11 @@
 //! What the tests share: a store in a temporary directory, and short words for frequent steps.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::SystemTime;
 
-use storage_content::{Expected, Space, Store};
+use storage_content::{ContainerRecord, Expected, Space, Store};
 use storage_model::{Descriptor, Digest, Labels};
 
 /// A store in a directory that goes with it.
@@ -57,6 +59,33 @@ pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
 
 pub(crate) fn descriptor(digest: Digest) -> Descriptor {
     Descriptor::new("application/vnd.oci.image.manifest.v1+json", digest, 1)
+}
+
+/// A container.
+pub(crate) fn container(id: &str, snapshot_key: &str) -> ContainerRecord {
+    ContainerRecord {
+        id: id.parse().unwrap(),
+        image: String::new(),
+        snapshotter: "overlayfs".into(),
+        snapshot_key: snapshot_key.into(),
+        runtime: String::new(),
+        spec: Vec::new(),
+        labels: Labels::new(),
+        extensions: BTreeMap::new(),
+        created: SystemTime::now(),
+        updated: SystemTime::now(),
+    }
+}
+
+/// Makes every ingest of a closed store older.
+pub(crate) fn age_ingests(root: &Path, by: std::time::Duration) {
+    for directory in names(&root.join("ingests")) {
+        let path = root.join("ingests").join(directory).join("info");
+        let mut info: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let started = info["started"].as_i64().unwrap();
+        info["started"] = (started - i64::try_from(by.as_nanos()).unwrap()).into();
+        std::fs::write(&path, info.to_string()).unwrap();
+    }
 }
 
 /// The digests of a space, sorted.
