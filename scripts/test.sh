@@ -16,3 +16,5 @@ say "build"
 cargo build --locked --release -p windlass
 say "tests"
 cargo test --locked --release --workspace "$@"
+# Words of the caller choose tests; the suites are none of these.
+[ $# -gt 0 ] || scripts/suites.sh
