@@ -87,12 +87,14 @@ impl Reference {
         Self { digest: Some(digest), ..self.clone() }
     }
 
-    /// The name as people write it: without `docker.io/library/`, and without `docker.io/`.
+    /// The name as people write it: without `docker.io/library/`, or without `docker.io/`, where it means the same then.
     pub fn familiar(&self) -> String {
         let whole = self.to_string();
-        match whole.strip_prefix("docker.io/") {
-            Some(rest) => rest.strip_prefix("library/").unwrap_or(rest).to_owned(),
-            None => whole,
+        let Some(rest) = whole.strip_prefix("docker.io/") else { return whole };
+        match self.repository.split_once('/') {
+            Some(("library", name)) if !name.contains('/') => rest["library/".len()..].to_owned(),
+            Some((first, _)) if is_registry(first) => whole,
+            _ => rest.to_owned(),
         }
     }
 }
@@ -298,10 +300,20 @@ mod tests {
         assert_eq!(familiar("ghcr.io/x/y:1"), "ghcr.io/x/y:1");
     }
 
+    /// Found by fuzzing: `library/a/b` was shown as `a/b`, which is another image.
+    #[test]
+    fn familiar_names_mean_the_same_image() {
+        let familiar = |text: &str| text.parse::<Reference>().unwrap().familiar();
+        assert_eq!(familiar("library/a/b"), "library/a/b:latest");
+        assert_eq!(familiar("docker.io/localhost/a"), "docker.io/localhost/a:latest");
+        assert_eq!(familiar("docker.io/host.example/a"), "docker.io/host.example/a:latest");
+    }
+
     proptest! {
         #[test]
         fn what_is_printed_parses_to_the_same(text in "([a-zA-Z0-9.-]{1,12}(:[0-9]{1,5})?/)?[a-z0-9._/-]{1,20}(:[A-Za-z0-9._-]{1,10})?") {
             if let Ok(reference) = text.parse::<Reference>() {
+                prop_assert_eq!(&reference.familiar().parse::<Reference>().unwrap(), &reference);
                 prop_assert_eq!(reference.to_string().parse::<Reference>().unwrap(), reference);
             }
         }
