@@ -6,6 +6,7 @@ use std::path::Path;
 
 use storage_sys::tree::{Attributes, EntryPath, Finished, Node, Start, Tree};
 
+use crate::record::Recording;
 use crate::tar::{Entry, EntryKind, Piece, Reader, TarError, Xattrs};
 use crate::{EntryName, EntryRefused, LayerError, UnpackOptions, Whiteouts, escape};
 
@@ -28,8 +29,14 @@ pub(crate) fn apply(
     let opened = Tree::open(target, start);
     let tree = opened.map_err(|source| LayerError::Target { path: target.to_owned(), source })?;
     let ours = HashSet::new();
-    let mut this =
-        Apply { reader: Reader::new(input, &options.limits), tree, whiteouts: options.whiteouts, ours };
+    let mut this = Apply {
+        reader: Reader::new(input, &options.limits),
+        tree,
+        whiteouts: options.whiteouts,
+        ours,
+        record: options.record.is_some().then(Recording::new),
+        has_root: false,
+    };
     let mut entries = 0;
     while let Some(entry) = this.reader.next_entry().map_err(LayerError::Tar)? {
         entries += 1;
@@ -39,11 +46,21 @@ pub(crate) fn apply(
         this.entry(&entry)?;
     }
     this.reader.drain().map_err(LayerError::Tar)?;
-    let finished = this.tree.finish().map_err(|(path, source)| LayerError::Write {
+    let Apply { tree, record, has_root, .. } = this;
+    let finished = tree.finish().map_err(|(path, source)| LayerError::Write {
         name: EntryName(path.as_bytes().to_vec()),
         action: "set the owner, mode, attributes or times of the directory",
         source,
     })?;
+    if let (Some(record), Some(path)) = (record, &options.record) {
+        let root = EntryPath::root();
+        let mut implied: HashSet<&EntryPath> = finished.implied.iter().collect();
+        if !has_root {
+            implied.insert(&root);
+        }
+        let failed = |source| LayerError::Record { path: path.clone(), source };
+        record.write(target, path, &implied).map_err(failed)?;
+    }
     Ok(Applied { entries, finished })
 }
 
@@ -54,6 +71,10 @@ struct Apply<'i, I> {
     /// What this layer brought, with the directories these lie in: a whiteout leaves it. Only for [`Whiteouts::Apply`];
     /// the overlay form needs no memory of it.
     ours: HashSet<EntryPath>,
+    /// What the tree will have to look like, if that is wanted.
+    record: Option<Recording>,
+    /// The layer has an entry for the root.
+    has_root: bool,
 }
 
 /// Why a step of an entry failed, before its name is added.
@@ -151,6 +172,7 @@ impl<I: BufRead> Apply<'_, I> {
             xattrs: &xattrs,
         };
         self.make(entry, &path, &attributes)?;
+        self.has_root |= path.is_root();
         if self.whiteouts == Whiteouts::Apply {
             self.remember(path);
         }
@@ -183,12 +205,24 @@ impl<I: BufRead> Apply<'_, I> {
 
     fn file(&mut self, path: &EntryPath, attributes: &Attributes<'_>) -> Result<(), Failed> {
         let mut file = self.tree.file(path, attributes.mode).map_err(kernel("make the file"))?;
-        self.reader.read_data(|piece| match piece {
-            Piece::Data(bytes) => file.write(bytes).map_err(kernel("write the file")),
-            Piece::Hole(bytes) => file.hole(bytes).map_err(kernel("write the file")),
+        let mut record = self.record.as_mut();
+        self.reader.read_data(|piece| {
+            let written = match piece {
+                Piece::Data(bytes) => file.write(bytes),
+                Piece::Hole(bytes) => file.hole(bytes),
+            };
+            match (piece, &mut record) {
+                (Piece::Data(bytes), Some(record)) => record.content.data(bytes),
+                (Piece::Hole(bytes), Some(record)) => record.content.hole(bytes),
+                (_, None) => {}
+            }
+            written.map_err(kernel("write the file"))
         })?;
-        let closed = self.tree.close(file, attributes);
-        closed.map_err(kernel("set the owner, mode, attributes or times of the file"))
+        let failed = kernel("set the owner, mode, attributes or times of the file");
+        let Some(record) = record else { return self.tree.close(file, attributes).map_err(failed) };
+        let facts = self.tree.close_and_look(file, attributes).map_err(failed)?;
+        record.file(facts, !attributes.xattrs.is_empty() || self.tree.inherits_attributes());
+        Ok(())
     }
 
     fn hard_link(&mut self, path: &EntryPath, target: &[u8]) -> Result<(), Failed> {

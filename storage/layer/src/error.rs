@@ -90,6 +90,14 @@ pub enum LayerError {
         /// The kernel's word.
         source: io::Error,
     },
+    /// The record of the tree cannot be written.
+    #[error("cannot write the record {path} of the unpacked layer: {source}{}", advice(.source))]
+    Record {
+        /// Its file.
+        path: PathBuf,
+        /// The kernel's word.
+        source: io::Error,
+    },
     /// No thread could be started.
     #[error("cannot start a thread to unpack the layer: {0}; the machine or its limits allow no more")]
     Thread(#[source] io::Error),

@@ -61,6 +61,21 @@ pub(crate) fn is_overlays_own(name: &[u8]) -> bool {
     SPACES.iter().any(|space| name.strip_prefix(*space).is_some_and(|rest| !rest.starts_with(AGAIN)))
 }
 
+/// Labels of the machine and its policy, not of the image.
+const LABELS: [&[u8]; 6] = [
+    b"security.selinux",
+    b"security.apparmor",
+    b"security.SMACK64",
+    b"security.ima",
+    b"security.evm",
+    b"system.nfs4_acl",
+];
+
+/// Whether an attribute is a label of the machine and not part of the image.
+pub(crate) fn is_a_label(name: &[u8]) -> bool {
+    LABELS.contains(&name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

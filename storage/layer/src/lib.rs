@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod check;
 mod compress;
 mod compressed;
 mod error;
@@ -27,15 +28,19 @@ mod limits;
 mod pack;
 mod pipeline;
 mod recompress;
+pub mod record;
+mod repair;
 mod settle;
 pub mod tar;
 mod unpack;
 
+pub use check::{TreeError, TreeFault, TreeProblem, TreeSummary, check_tree};
 pub use compress::Packed;
 pub use compressed::Decompressor;
 pub use error::{EntryName, EntryRefused, LayerError};
 pub use limits::Limits;
 pub use pack::{PackError, PackOptions, Unpackable, pack_difference, pack_overlay};
 pub use recompress::recompress;
+pub use repair::repair_tree;
 pub use settle::settle;
 pub use unpack::{PartTimes, UnpackOptions, Unpacked, Whiteouts, unpack};

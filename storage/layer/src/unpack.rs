@@ -1,7 +1,7 @@
 //! [`unpack`]: the three stages, and whose error counts.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::{Builder, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -25,17 +25,20 @@ pub enum Whiteouts {
 }
 
 /// How a layer is unpacked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnpackOptions {
     /// Form of deletions.
     pub whiteouts: Whiteouts,
     /// What the layer may ask for.
     pub limits: Limits,
+    /// Where to write the record of the tree, for [`crate::check_tree`]; outside the target. With
+    /// [`Whiteouts::Apply`] it is of the whole tree, with contents only of what this layer brings.
+    pub record: Option<PathBuf>,
 }
 
 impl Default for UnpackOptions {
     fn default() -> Self {
-        Self { whiteouts: Whiteouts::Overlay, limits: Limits::default() }
+        Self { whiteouts: Whiteouts::Overlay, limits: Limits::default(), record: None }
     }
 }
 

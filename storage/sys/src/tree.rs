@@ -14,6 +14,7 @@
 
 mod attributes;
 mod copy;
+mod mend;
 mod parents;
 mod path;
 mod remove;
@@ -28,7 +29,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 pub use attributes::{Attributes, NewFile, Timestamp, read_xattr};
-pub use copy::{Lower, copy_directory_attributes};
+pub use copy::{Lower, copy_directory_attributes, hides_below};
+pub use mend::{Mending, Times};
 pub use path::{EntryPath, PathRefused};
 pub use remove::{Removed, remove_all};
 pub use view::{Facts, Kind, Name, View};
@@ -145,10 +147,28 @@ impl Tree {
     /// # Errors
     /// Those of the kernel. The file is left as it is.
     pub fn close(&mut self, file: NewFile, attributes: &Attributes<'_>) -> io::Result<()> {
-        let data_bytes = file.finish(attributes, self.ours)?;
+        self.finish_file(file, attributes).map(drop)
+    }
+
+    /// As [`Tree::close`], and says what the file is now.
+    ///
+    /// # Errors
+    /// Those of the kernel. The file is left as it is.
+    pub fn close_and_look(&mut self, file: NewFile, attributes: &Attributes<'_>) -> io::Result<Facts> {
+        let file = self.finish_file(file, attributes)?;
+        Facts::of(&rustix::fs::fstat(&file)?)
+    }
+
+    fn finish_file(&mut self, file: NewFile, attributes: &Attributes<'_>) -> io::Result<std::fs::File> {
+        let (file, data_bytes) = file.finish(attributes, self.ours)?;
         let blocks = data_bytes.div_ceil(BLOCK_BYTES);
         self.disk_bytes = self.disk_bytes.saturating_add(blocks.saturating_mul(BLOCK_BYTES));
-        Ok(())
+        Ok(file)
+    }
+
+    /// Whether entries may get extended attributes they were not given: from a default ACL of their directory.
+    pub fn inherits_attributes(&self) -> bool {
+        self.chmod_always
     }
 
     /// Makes a directory, or keeps the one that is there; its attributes are set by [`Tree::finish`].

@@ -5,22 +5,13 @@ use std::io::{self, Read};
 use storage_sys::tree::{EntryPath, Facts, Kind, View};
 
 use super::error::{PackError, reading};
+use crate::escape::is_a_label;
 use crate::tar::Xattrs;
-
-/// Labels of the machine and its policy, not of the image.
-const OF_THE_MACHINE: [&[u8]; 6] = [
-    b"security.selinux",
-    b"security.apparmor",
-    b"security.SMACK64",
-    b"security.ima",
-    b"security.evm",
-    b"system.nfs4_acl",
-];
 
 /// The extended attributes of an entry that are the image's.
 pub(super) fn image_xattrs(view: &mut View, path: &EntryPath) -> Result<Xattrs, PackError> {
     let mut xattrs = view.xattrs(path).map_err(reading(path, "read the extended attributes of"))?;
-    xattrs.retain(|(name, _)| !OF_THE_MACHINE.contains(&name.as_slice()));
+    xattrs.retain(|(name, _)| !is_a_label(name));
     Ok(xattrs)
 }
 

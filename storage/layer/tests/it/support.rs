@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use storage_layer::{LayerError, Limits, UnpackOptions, Unpacked, Whiteouts, unpack};
+use storage_layer::{LayerError, UnpackOptions, Unpacked, Whiteouts, unpack};
 use storage_model::{Compression, Digest};
 use storage_sys::tree::{EntryPath, View};
 use tempfile::TempDir;
@@ -165,7 +165,7 @@ impl Yard {
     }
 
     pub(crate) fn unpack_as(&self, tar: &[u8], whiteouts: Whiteouts) -> Result<Unpacked, LayerError> {
-        let options = UnpackOptions { whiteouts, limits: Limits::default() };
+        let options = UnpackOptions { whiteouts, ..UnpackOptions::default() };
         let done = unpack(tar, Compression::None, &self.root(), &options, &|_| {});
         self.assert_untouched();
         done

@@ -158,16 +158,20 @@ impl NewFile {
         Ok(())
     }
 
-    /// Gives the file its attributes and closes it; returns the bytes of data written. `ours` are the effective IDs
-    /// of the process, which the file has already unless its directory gave it a group.
-    pub(super) fn finish(self, attributes: &Attributes<'_>, ours: (u32, u32)) -> io::Result<u64> {
+    /// Gives the file its attributes; returns it with the bytes of data written. `ours` are the effective IDs of the
+    /// process, which the file has already unless its directory gave it a group.
+    pub(super) fn finish(
+        self,
+        attributes: &Attributes<'_>,
+        ours: (u32, u32),
+    ) -> io::Result<(std::fs::File, u64)> {
         if self.ends_in_hole {
             rustix::fs::ftruncate(&self.file, self.length)?;
         }
         let owner = self.takes_group || ours != (attributes.uid, attributes.gid);
         let mode = self.chmod_always || attributes.mode & 0o7000 != 0;
         attributes.apply(&self.file, owner, mode)?;
-        Ok(self.data_bytes)
+        Ok((self.file, self.data_bytes))
     }
 }
 
