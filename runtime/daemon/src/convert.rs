@@ -29,6 +29,14 @@ pub(crate) fn time_out(time: SystemTime) -> Option<Timestamp> {
     Some(time.into())
 }
 
+/// A time that a client gives.
+///
+/// # Errors
+/// `InvalidArgument` if this machine's clock cannot tell it.
+pub(crate) fn system_time(time: Timestamp) -> Result<SystemTime, Status> {
+    SystemTime::try_from(time).map_err(|error| invalid(format!("a time of the request: {error}")))
+}
+
 /// Checks labels that a client gives.
 pub(crate) fn checked_labels<S: BuildHasher>(labels: HashMap<String, String, S>) -> Result<Labels, Status> {
     let labels = labels_in(labels);

@@ -1,27 +1,20 @@
 //! `windlass.v1.Engine`: whole use cases over the wire, thin translations of the engine's own.
+//!
+//! The calls are here; what they say and hear is translated beside: `pull`, `container`, `store`.
 
-use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+mod container;
+mod pull;
+mod store;
+mod stream;
 
 use runtime_api::windlass::v1 as wire;
-use runtime_container::spec::{MountOption, RunOptions};
-use runtime_engine::{
-    ContainerState, Engine, EngineError, LayerState, MountRequest, PullEvent, PullRequest, Pulled, RegistryOptions, RunRequest,
-    Status as Process,
-};
-use storage_model::Namespace;
-use storage_registry::Credentials;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use runtime_engine::{Engine, EngineError, MountRequest};
 use tonic::{Request, Response, Status};
 
+use self::stream::{Messages, told};
 use crate::call::{blocking, namespace};
-use crate::convert::{checked_labels, labels_out};
-use crate::status::{invalid, status, stopping};
+use crate::status::status;
 use crate::stop::Stop;
-
-/// Events of a pull that wait for a slow client; progress is ten times a second and layer, so this is seconds of it.
-const EVENTS_WAITING: usize = 256;
 
 /// The service.
 #[derive(Clone)]
@@ -36,202 +29,57 @@ impl EngineService {
     }
 }
 
-fn absolute(path: &str, what: &str) -> Result<PathBuf, Status> {
-    if Path::new(path).is_absolute() {
-        Ok(path.into())
-    } else {
-        Err(invalid(format!(
-            "{what} {path:?} is not an absolute path: the daemon has another working directory"
-        )))
-    }
-}
-
-/// A path that need not be given.
-fn optional(path: &str, what: &str) -> Result<Option<PathBuf>, Status> {
-    if path.is_empty() { Ok(None) } else { absolute(path, what).map(Some) }
-}
-
-fn pull_in(request: wire::PullRequest) -> Result<PullRequest, Status> {
-    let credentials = request.credentials.map(|given| Credentials::password(given.username, given.password));
-    Ok(PullRequest {
-        registry: RegistryOptions {
-            ca_files: optional(&request.ca_file, "ca_file")?.into_iter().collect(),
-            hosts_dir: optional(&request.hosts_dir, "hosts_dir")?,
-            docker_config: optional(&request.docker_config, "docker_config")?,
-            plain_http: request.plain_http,
-            skip_verify: request.skip_verify,
-            credentials,
-        },
-        labels: checked_labels(request.labels)?,
-        reference: request.reference,
-        platform: request.platform,
-        platforms: request.platforms,
-        all_platforms: request.all_platforms,
-        no_unpack: request.no_unpack,
-        max_concurrent_downloads: usize::try_from(request.max_concurrent_downloads).unwrap_or(usize::MAX),
-        snapshotter: request.snapshotter,
-    })
-}
-
-fn layer_state_out(state: LayerState) -> wire::LayerState {
-    match state {
-        LayerState::Waiting => wire::LayerState::Waiting,
-        LayerState::Downloading => wire::LayerState::Downloading,
-        LayerState::Unpacking => wire::LayerState::Unpacking,
-        LayerState::Done => wire::LayerState::Done,
-        LayerState::Exists => wire::LayerState::Exists,
-    }
-}
-
-fn event_out(event: PullEvent) -> wire::PullEvent {
-    use wire::pull_event::Event;
-    let event = match event {
-        PullEvent::Resolved { reference, digest, platform, layers } => Event::Resolved(wire::Resolved {
-            reference,
-            digest: digest.to_string(),
-            platform: platform.to_string(),
-            layers: layers
-                .into_iter()
-                .map(|(digest, size_bytes)| wire::Layer { digest: digest.to_string(), size_bytes })
-                .collect(),
-        }),
-        PullEvent::Layer { digest, state, received_bytes, total_bytes, unpacked_bytes } => {
-            Event::Layer(wire::LayerProgress {
-                digest: digest.to_string(),
-                state: layer_state_out(state).into(),
-                received_bytes,
-                total_bytes,
-                unpacked_bytes,
-            })
-        }
-        PullEvent::Message(text) => Event::Message(wire::Message { text }),
-    };
-    wire::PullEvent { event: Some(event) }
-}
-
-fn done_out(pulled: Pulled) -> wire::PullEvent {
-    let done = wire::Done {
-        name: pulled.name,
-        digest: pulled.digest.to_string(),
-        chain_id: pulled.chain.map(|chain| chain.to_string()).unwrap_or_default(),
-        fetched_bytes: pulled.fetched_bytes,
-        seconds: pulled.seconds,
-        parts_seconds: pulled.parts.into_iter().map(|(name, seconds)| (name.to_owned(), seconds)).collect(),
-    };
-    wire::PullEvent { event: Some(wire::pull_event::Event::Done(done)) }
-}
-
-/// Runs a pull for as long as its client listens; the last message is `Done` or a status.
-async fn pull(
-    engine: Engine,
-    namespace: Namespace,
-    request: PullRequest,
-    client: mpsc::Sender<Result<wire::PullEvent, Status>>,
-    stop: Stop,
-) {
-    let (sender, mut events) = mpsc::channel(EVENTS_WAITING);
-    let forwarding = async {
-        while let Some(event) = events.recv().await {
-            if client.send(Ok(event_out(event))).await.is_err() {
-                return;
-            }
-        }
-    };
-    // The pull owns the sender: when it ends, so does the forwarding, after the last event.
-    let both = async { tokio::join!(engine.pull(&namespace, request, sender), forwarding).0 };
-    let last = tokio::select! {
-        pulled = both => pulled.map(done_out).map_err(status),
-        () = client.closed() => {
-            tracing::info!("the client of a pull is gone: the pull is cancelled");
-            return;
-        }
-        () = stop.stopping() => Err(stopping()),
-    };
-    // A client that left at the last moment needs no last message.
-    let _ = client.send(last).await;
-}
-
-fn run_in(request: wire::RunRequest) -> Result<RunRequest, Status> {
-    let given = |text: String| Some(text).filter(|text| !text.is_empty());
-    let options = RunOptions {
-        args: request.args,
-        entrypoint: request.entrypoint_set.then_some(request.entrypoint),
-        env: request.env,
-        cwd: given(request.cwd),
-        user: given(request.user),
-        terminal: request.terminal,
-        net_host: request.net_host,
-        mounts: request.mounts.into_iter().map(mount_in).collect(),
-        hostname: given(request.hostname),
-        read_only: request.read_only,
-        privileged: request.privileged,
-    };
-    Ok(RunRequest {
-        image: request.image,
-        id: request.id,
-        snapshotter: request.snapshotter,
-        runtime: request.runtime,
-        options,
-        remove: request.remove,
-        detach: request.detach,
-        labels: checked_labels(request.labels)?,
-    })
-}
-
-fn mount_in(mount: wire::Mount) -> MountOption {
-    MountOption {
-        kind: mount.r#type,
-        source: mount.source,
-        destination: mount.destination,
-        options: mount.options,
-    }
-}
-
-/// Words for the state of a process, and its id and exit code where it has them.
-fn process_out(status: Process) -> (&'static str, u32, u32) {
-    match status {
-        Process::Created => ("created", 0, 0),
-        Process::Running { pid } => ("running", pid, 0),
-        Process::Exited { code } => ("exited", 0, code),
-        Process::Lost => ("unknown", 0, 0),
-    }
-}
-
-fn container_out(state: ContainerState) -> wire::Container {
-    let (status, pid, exit_code) = process_out(state.status);
-    let record = state.record;
-    // A clock before 1970 is no reason to hide a container.
-    let age = record.created.duration_since(UNIX_EPOCH).unwrap_or_default();
-    wire::Container {
-        id: record.id.to_string(),
-        image: record.image,
-        runtime: record.runtime,
-        snapshotter: record.snapshotter,
-        created_at: i64::try_from(age.as_secs()).unwrap_or(i64::MAX),
-        status: status.to_owned(),
-        pid,
-        exit_code,
-        args: state.args,
-        spec_json: state.spec_json,
-        labels: labels_out(record.labels),
-    }
-}
-
 #[tonic::async_trait]
 impl wire::engine_server::Engine for EngineService {
-    type PullStream = ReceiverStream<Result<wire::PullEvent, Status>>;
+    type PullStream = Messages<wire::PullEvent>;
 
     async fn pull(&self, request: Request<wire::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
         let namespace = namespace(request.metadata())?;
-        let request = pull_in(request.into_inner())?;
-        let (sender, receiver) = mpsc::channel(EVENTS_WAITING);
-        tokio::spawn(pull(self.engine.clone(), namespace, request, sender, self.stop.clone()));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        let request = pull::pull_in(request.into_inner())?;
+        let engine = self.engine.clone();
+        let work = move |events| async move { engine.pull(&namespace, request, events).await };
+        Ok(told("pull", self.stop.clone(), work, pull::event_out, pull::done_out))
+    }
+
+    type UnpackStream = Messages<wire::PullEvent>;
+
+    async fn unpack(
+        &self,
+        request: Request<wire::UnpackRequest>,
+    ) -> Result<Response<Self::UnpackStream>, Status> {
+        let namespace = namespace(request.metadata())?;
+        let request = pull::unpack_in(request.into_inner());
+        let engine = self.engine.clone();
+        let work = move |events| async move { engine.unpack(&namespace, request, events).await };
+        Ok(told("unpack", self.stop.clone(), work, pull::event_out, pull::unpacked_out))
+    }
+
+    async fn tag(&self, request: Request<wire::TagRequest>) -> Result<Response<wire::TagResponse>, Status> {
+        let namespace = namespace(request.metadata())?;
+        let wire::TagRequest { image, names, force } = request.into_inner();
+        let engine = self.engine.clone();
+        let names = blocking(move || engine.tag(&namespace, &image, &names, force)).await?;
+        Ok(Response::new(wire::TagResponse { names }))
+    }
+
+    async fn resolve_image(
+        &self,
+        request: Request<wire::ResolveImageRequest>,
+    ) -> Result<Response<wire::ResolveImageResponse>, Status> {
+        let namespace = namespace(request.metadata())?;
+        let text = request.into_inner().image;
+        let engine = self.engine.clone();
+        let found = blocking(move || engine.resolve_image(&namespace, &text)).await?;
+        Ok(Response::new(wire::ResolveImageResponse {
+            name: found.name,
+            digest: found.target.digest.to_string(),
+            media_type: found.target.media_type,
+        }))
     }
 
     async fn run(&self, request: Request<wire::RunRequest>) -> Result<Response<wire::RunResponse>, Status> {
         let namespace = namespace(request.metadata())?;
-        let request = run_in(request.into_inner())?;
+        let request = container::run_in(request.into_inner())?;
         let engine = self.engine.clone();
         engine.ensure_unpacked(&namespace, &request.image, "", &request.snapshotter).await.map_err(status)?;
         let started = blocking(move || engine.run(&namespace, request)).await?;
@@ -247,7 +95,7 @@ impl wire::engine_server::Engine for EngineService {
     ) -> Result<Response<wire::MountImageResponse>, Status> {
         let namespace = namespace(request.metadata())?;
         let wire::MountImageRequest { image, target, snapshotter, writable, platform } = request.into_inner();
-        let target = absolute(&target, "target")?;
+        let target = pull::absolute(&target, "target")?;
         let request = MountRequest { image, target, snapshotter, writable, platform };
         let mounted = self.engine.mount_image(&namespace, request).await.map_err(status)?;
         Ok(Response::new(wire::MountImageResponse {
@@ -262,7 +110,7 @@ impl wire::engine_server::Engine for EngineService {
         request: Request<wire::UnmountImageRequest>,
     ) -> Result<Response<wire::UnmountImageResponse>, Status> {
         let namespace = namespace(request.metadata())?;
-        let target = absolute(&request.into_inner().target, "target")?;
+        let target = pull::absolute(&request.into_inner().target, "target")?;
         let engine = self.engine.clone();
         blocking(move || engine.unmount_image(&namespace, &target)).await?;
         Ok(Response::new(wire::UnmountImageResponse {}))
@@ -275,7 +123,7 @@ impl wire::engine_server::Engine for EngineService {
         let namespace = namespace(request.metadata())?;
         let engine = self.engine.clone();
         let found = blocking(move || engine.containers(&namespace)).await?;
-        let containers = found.into_iter().map(container_out).collect();
+        let containers = found.into_iter().map(container::container_out).collect();
         Ok(Response::new(wire::ListContainersResponse { containers }))
     }
 
@@ -303,17 +151,28 @@ impl wire::engine_server::Engine for EngineService {
 
     async fn collect(
         &self,
-        _: Request<wire::CollectRequest>,
+        request: Request<wire::CollectRequest>,
     ) -> Result<Response<wire::CollectResponse>, Status> {
+        let request = store::collect_in(request.get_ref());
         let engine = self.engine.clone();
-        let collected = blocking(move || engine.collect()).await?;
-        Ok(Response::new(wire::CollectResponse {
-            blobs: collected.blobs,
-            snapshots: collected.snapshots,
-            ingests: collected.ingests,
-            freed_bytes: collected.freed_bytes,
-            ..Default::default()
-        }))
+        let plan = blocking(move || engine.collect_with(&request)).await?;
+        Ok(Response::new(store::plan_out(plan)))
+    }
+
+    async fn why(&self, request: Request<wire::WhyRequest>) -> Result<Response<wire::WhyResponse>, Status> {
+        let namespace = namespace(request.metadata())?;
+        let request = store::why_in(request.into_inner());
+        let engine = self.engine.clone();
+        let kept = blocking(move || engine.why(&namespace, &request)).await?;
+        Ok(Response::new(wire::WhyResponse { kept: kept.into_iter().map(store::kept_out).collect() }))
+    }
+
+    async fn disk_usage(
+        &self,
+        _: Request<wire::DiskUsageRequest>,
+    ) -> Result<Response<wire::DiskUsageResponse>, Status> {
+        let engine = self.engine.clone();
+        blocking(move || store::usage(&engine)).await.map(Response::new)
     }
 
     async fn info(&self, _: Request<wire::InfoRequest>) -> Result<Response<wire::InfoResponse>, Status> {
@@ -337,19 +196,13 @@ impl wire::engine_server::Engine for EngineService {
             kernel: kernel.trim().to_owned(),
         }))
     }
-    type UnpackStream = ReceiverStream<Result<wire::PullEvent, Status>>;
-
-    async fn unpack(&self, _: Request<wire::UnpackRequest>) -> Result<Response<Self::UnpackStream>, Status> {
-        Err(Status::unimplemented("not in this build yet"))
-    }
-
-    type PushStream = ReceiverStream<Result<wire::TransferEvent, Status>>;
+    type PushStream = Messages<wire::TransferEvent>;
 
     async fn push(&self, _: Request<wire::PushRequest>) -> Result<Response<Self::PushStream>, Status> {
         Err(Status::unimplemented("not in this build yet"))
     }
 
-    type ImportStream = ReceiverStream<Result<wire::TransferEvent, Status>>;
+    type ImportStream = Messages<wire::TransferEvent>;
 
     async fn import(
         &self,
@@ -358,13 +211,13 @@ impl wire::engine_server::Engine for EngineService {
         Err(Status::unimplemented("not in this build yet"))
     }
 
-    type ExportStream = ReceiverStream<Result<wire::ExportResponse, Status>>;
+    type ExportStream = Messages<wire::ExportResponse>;
 
     async fn export(&self, _: Request<wire::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
         Err(Status::unimplemented("not in this build yet"))
     }
 
-    type ConvertStream = ReceiverStream<Result<wire::TransferEvent, Status>>;
+    type ConvertStream = Messages<wire::TransferEvent>;
 
     async fn convert(
         &self,
@@ -373,31 +226,9 @@ impl wire::engine_server::Engine for EngineService {
         Err(Status::unimplemented("not in this build yet"))
     }
 
-    type CheckStream = ReceiverStream<Result<wire::CheckEvent, Status>>;
+    type CheckStream = Messages<wire::CheckEvent>;
 
     async fn check(&self, _: Request<wire::CheckRequest>) -> Result<Response<Self::CheckStream>, Status> {
-        Err(Status::unimplemented("not in this build yet"))
-    }
-
-    async fn tag(&self, _: Request<wire::TagRequest>) -> Result<Response<wire::TagResponse>, Status> {
-        Err(Status::unimplemented("not in this build yet"))
-    }
-
-    async fn resolve_image(
-        &self,
-        _: Request<wire::ResolveImageRequest>,
-    ) -> Result<Response<wire::ResolveImageResponse>, Status> {
-        Err(Status::unimplemented("not in this build yet"))
-    }
-
-    async fn why(&self, _: Request<wire::WhyRequest>) -> Result<Response<wire::WhyResponse>, Status> {
-        Err(Status::unimplemented("not in this build yet"))
-    }
-
-    async fn disk_usage(
-        &self,
-        _: Request<wire::DiskUsageRequest>,
-    ) -> Result<Response<wire::DiskUsageResponse>, Status> {
         Err(Status::unimplemented("not in this build yet"))
     }
 }

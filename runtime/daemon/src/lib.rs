@@ -32,8 +32,8 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use error::DaemonError;
-pub use runtime_engine::Budget;
 pub use identity::IdentityError;
+pub use runtime_engine::Budget;
 pub use socket::SocketError;
 
 /// How long calls under way may take to finish once the daemon is stopping.

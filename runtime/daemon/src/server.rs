@@ -10,6 +10,7 @@ use std::time::Duration;
 use runtime_api::MESSAGE_BYTES_MAX;
 use runtime_api::containerd::services::containers::v1::containers_server::{self, ContainersServer};
 use runtime_api::containerd::services::content::v1::content_server::{self, ContentServer};
+use runtime_api::containerd::services::diff::v1::diff_server::{self, DiffServer};
 use runtime_api::containerd::services::events::v1::events_server::{self, EventsServer};
 use runtime_api::containerd::services::images::v1::images_server::{self, ImagesServer};
 use runtime_api::containerd::services::introspection::v1::introspection_server::{self, IntrospectionServer};
@@ -27,6 +28,7 @@ use crate::engine_service::EngineService;
 use crate::exchange::Exchange;
 use crate::services::containers::ContainersService;
 use crate::services::content::ContentService;
+use crate::services::diff::DiffService;
 use crate::services::events::EventsService;
 use crate::services::health::HealthService;
 use crate::services::images::ImagesService;
@@ -63,6 +65,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const SERVICES: &[&str] = &[
     containers_server::SERVICE_NAME,
     content_server::SERVICE_NAME,
+    diff_server::SERVICE_NAME,
     engine_server::SERVICE_NAME,
     events_server::SERVICE_NAME,
     images_server::SERVICE_NAME,
@@ -172,6 +175,7 @@ fn router(engine: Engine, uuid: String, stop: &Stop) -> Router {
         .add_service(limited!(ImagesServer, ImagesService::new(engine.clone())))
         .add_service(limited!(LeasesServer, LeasesService::new(engine.clone())))
         .add_service(limited!(SnapshotsServer, SnapshotsService::new(engine.clone())))
+        .add_service(limited!(DiffServer, DiffService::new(engine.clone())))
         .add_service(limited!(EventsServer, EventsService::new(exchange, stop.clone())))
         .add_service(limited!(StreamingServer, StreamingService::new(streams, stop.clone())))
         .add_service(limited!(ContainersServer, ContainersService::new(store)))

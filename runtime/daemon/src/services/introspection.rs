@@ -24,9 +24,10 @@ const METADATA: &str = "io.containerd.metadata.v1";
 const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
 
 /// Plug-ins of type `io.containerd.grpc.v1`, by containerd's names for them.
-const SERVICES: [&str; 11] = [
+const SERVICES: [&str; 12] = [
     "containers",
     "content",
+    "diff",
     "events",
     "healthcheck",
     "images",
