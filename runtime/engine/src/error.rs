@@ -109,6 +109,20 @@ pub enum EngineError {
         /// Why.
         source: storage_layer::PackError,
     },
+    /// An unpacked tree could not be compared with its record, or repaired.
+    #[error("the tree of snapshot {name} cannot be repaired")]
+    Tree {
+        /// The snapshot.
+        name: String,
+        /// Why.
+        source: storage_layer::TreeError,
+    },
+    /// A repair changed nothing for the better: the disk may be failing.
+    #[error("it is still damaged afterwards: {problem}")]
+    StillDamaged {
+        /// What is wrong.
+        problem: String,
+    },
     /// A word that names no kind of thing.
     #[error("{kind:?} is no kind of thing: blob, snapshot, image and ingest are")]
     UnknownKind {
@@ -168,6 +182,22 @@ pub enum EngineError {
     /// An image that is here, or should be, cannot be used as asked.
     #[error(transparent)]
     Image(#[from] crate::ImageError),
+    /// An archive cannot be read or written.
+    #[error(transparent)]
+    Archive(#[from] crate::ArchiveError),
+    /// A layer could not be compressed anew.
+    #[error("layer {digest} of {reference} cannot be compressed anew")]
+    Recompress {
+        /// The image.
+        reference: String,
+        /// The layer.
+        digest: Digest,
+        /// Why.
+        source: storage_layer::PackError,
+    },
+    /// Not a compression.
+    #[error("{0:?} is no compression of layers: gzip, zstd and uncompressed are")]
+    UnknownCompression(String),
     /// The operation was told to stop: another part of it failed, or its caller went away.
     #[error("the operation was called off")]
     CalledOff,
@@ -296,6 +326,13 @@ impl EngineError {
             | Self::Config { .. } => ErrorKind::InvalidArgument,
             Self::Registry(error) => registry_kind(error),
             Self::Image(error) => error.kind(),
+            Self::Archive(error) => error.kind(),
+            Self::UnknownCompression(_) => ErrorKind::InvalidArgument,
+            Self::Recompress { source, .. } if is_disk_full(source) => ErrorKind::ResourceExhausted,
+            Self::Recompress { source: storage_layer::PackError::Level { .. }, .. } => {
+                ErrorKind::InvalidArgument
+            }
+            Self::Recompress { .. } => ErrorKind::DataLoss,
             Self::CalledOff => ErrorKind::Cancelled,
             Self::Store(error) => error.kind(),
             Self::Snapshot(error) => error.kind(),
@@ -312,7 +349,8 @@ impl EngineError {
                 ErrorKind::FailedPrecondition
             }
             Self::Io { source, .. } => io_kind(source),
-            Self::Pack { .. } => ErrorKind::Internal,
+            Self::Pack { .. } | Self::Tree { .. } => ErrorKind::Internal,
+            Self::StillDamaged { .. } => ErrorKind::DataLoss,
             Self::UnknownKind { .. } => ErrorKind::InvalidArgument,
             Self::NothingCalled { .. } => ErrorKind::NotFound,
             Self::Start { .. } => ErrorKind::FailedPrecondition,

@@ -8,8 +8,11 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod archive;
+mod check;
 mod collect;
 mod container;
+mod convert;
 mod diff;
 mod engine;
 mod error;
@@ -19,12 +22,16 @@ mod mount;
 mod mounted;
 mod pull;
 mod snapshotters;
+mod transfer;
 mod unpack;
 mod why;
 mod work;
 
+pub use archive::{ArchiveError, ExportRequest, ImportRequest};
+pub use check::{CheckNews, CheckReport, CheckRequest, Found, Healed, Outcome};
 pub use collect::{Budget, CollectRequest};
 pub use container::{ContainerState, RunRequest, Started, Status};
+pub use convert::ConvertRequest;
 pub use diff::DiffRequest;
 pub use engine::{Engine, EngineConfig, EngineInfo};
 pub use error::EngineError;
@@ -33,5 +40,6 @@ pub use layers::{LayerState, Parts, PullEvent};
 pub use mount::{MountRequest, MountedImage};
 pub use pull::{PullRequest, Pulled, RegistryOptions};
 pub use storage_content::ErrorKind;
+pub use transfer::{TransferEvent, TransferKind, TransferState, Transferred, TransferredImage};
 pub use unpack::{UnpackRequest, UnpackedImage};
 pub use why::{Kept, WhyRequest};

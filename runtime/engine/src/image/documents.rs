@@ -19,8 +19,15 @@ const KEEPS_SNAPSHOT: &str = "containerd.io/gc.ref.snapshot.";
 /// # Errors
 /// [`ImageError::Absent`] if it is not here; [`EngineError::Document`] if it is none; [`EngineError::Store`].
 pub(crate) fn document(space: &Space, name: &str, descriptor: &Descriptor) -> Result<Document, EngineError> {
-    let bytes = read_blob(space, name, "manifest", descriptor, limits::MANIFEST_BYTES_MAX)?;
-    parse(name, descriptor, &bytes)
+    parse(name, descriptor, &bytes(space, name, descriptor)?)
+}
+
+/// Reads the bytes of the manifest or index `descriptor` of the image `name`.
+///
+/// # Errors
+/// [`ImageError::Absent`] if it is not here; [`EngineError::Store`].
+pub(crate) fn bytes(space: &Space, name: &str, descriptor: &Descriptor) -> Result<Vec<u8>, EngineError> {
+    read_blob(space, name, "manifest", descriptor, limits::MANIFEST_BYTES_MAX)
 }
 
 /// Parses a manifest or index that is at hand.

@@ -1,7 +1,7 @@
 //! Further names for an image.
 
 use storage_content::{ErrorKind, ImageRecord, Space};
-use storage_model::{Digest, Namespace, Reference};
+use storage_model::{Digest, Labels, Namespace, Reference};
 
 use super::{ImageError, resolve};
 use crate::{Engine, EngineError};
@@ -26,8 +26,7 @@ impl Engine {
     ) -> Result<Vec<String>, EngineError> {
         let space = self.space(namespace);
         let source = resolve::find(&space, image)?;
-        let mut labels = source.labels.clone();
-        labels.remove(EXPIRES);
+        let labels = inherited(&source.labels);
         let mut records = Vec::with_capacity(names.len());
         for name in names {
             let name = whole_name(name, &source.target.digest)?;
@@ -35,6 +34,13 @@ impl Engine {
         }
         publish(&space, records, force)
     }
+}
+
+/// The labels that another name of an image begins with.
+pub(crate) fn inherited(labels: &Labels) -> Labels {
+    let mut labels = labels.clone();
+    labels.remove(EXPIRES);
+    labels
 }
 
 /// The whole name that `text` means for an image with this target.

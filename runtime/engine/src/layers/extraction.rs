@@ -23,15 +23,13 @@ pub(crate) struct Extraction {
 }
 
 impl Extraction {
-    /// Makes a snapshot to unpack into: an empty one where layers unpack side by side and are stacked at commit, one on
-    /// top of `parent` where each needs the tree below it.
+    /// Makes an empty snapshot to unpack into. It has no parent: layers unpack side by side and are stacked at commit.
     pub(crate) fn prepare(
         snapshotter: Arc<dyn Snapshotter>,
         key: ActiveKey,
-        parent: Option<&CommittedName>,
         working: Working,
     ) -> Result<Self, EngineError> {
-        snapshotter.prepare(&key, parent, &Labels::new())?;
+        snapshotter.prepare(&key, None, &Labels::new())?;
         Ok(Self {
             snapshotter,
             key: Some(key),

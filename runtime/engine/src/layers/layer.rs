@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use snapshotters_contract::{CommittedName, Snapshotter};
+use snapshotters_contract::Snapshotter;
 use storage_content::{ErrorKind, Expected, Ingest, LabelChange, StoreError};
 use storage_layer::{LayerError, UnpackOptions, Unpacked};
 use storage_model::{ChainId, Compression, Descriptor, DiffId, Labels};
@@ -65,8 +65,6 @@ pub(crate) struct Unpacking {
     pub(crate) compression: Compression,
     pub(crate) diff_id: DiffId,
     pub(crate) chain: ChainId,
-    /// What it is unpacked on top of; none where layers are stacked at commit.
-    pub(crate) parent: Option<CommittedName>,
 }
 
 /// Where the layer's bytes are.
@@ -302,8 +300,7 @@ impl LayerJob {
         how: &Unpacking,
         source: impl Read + Send + 'static,
     ) -> Result<Extracted, EngineError> {
-        let (snapshotter, digest, parent) =
-            (how.snapshotter.clone(), self.descriptor.digest, how.parent.clone());
+        let (snapshotter, digest) = (how.snapshotter.clone(), self.descriptor.digest);
         let (compression, meter, clock) = (how.compression, self.meter.clone(), self.task.clock.clone());
         let (name, working, source) =
             (self.task.name.to_string(), self.task.workers.begin(), self.task.workers.stoppable(source));
@@ -312,7 +309,7 @@ impl LayerJob {
             format!("extract-{}-{} {}", self.task.lease, TRY.fetch_add(1, Ordering::Relaxed), how.chain)
                 .parse()?;
         blocking(move || {
-            let mut extraction = Extraction::prepare(snapshotter.clone(), key, parent.as_ref(), working)?;
+            let mut extraction = Extraction::prepare(snapshotter.clone(), key, working)?;
             let target = snapshotter.layer_target(extraction.key())?;
             let options = UnpackOptions { whiteouts: target.whiteouts.into(), ..UnpackOptions::default() };
             let progress = |bytes| meter.unpacked(bytes);

@@ -182,11 +182,6 @@ impl Reporter {
         found.cloned().unwrap_or_else(|| Arc::new(Meter::new(layer)))
     }
 
-    /// A line for people.
-    pub(crate) fn say(&self, text: String) {
-        let _ = self.events.try_send(PullEvent::Message(text));
-    }
-
     /// Bytes of layers that came over the network.
     pub(crate) fn fetched_bytes(&self) -> u64 {
         self.meters.iter().map(|meter| meter.fetched_bytes()).sum()

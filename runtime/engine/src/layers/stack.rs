@@ -117,7 +117,7 @@ impl Stack {
                 && running.len() < self.task.at_once
                 && let Some(slot) = waiting.next()
             {
-                let (job, how) = self.job(&slot, None);
+                let (job, how) = self.job(&slot);
                 running.spawn(async move { (slot.index, job.unpack(how).await) });
             }
             match running.join_next().await {
@@ -135,14 +135,13 @@ impl Stack {
         }
     }
 
-    fn job(&self, slot: &Slot, parent: Option<CommittedName>) -> (LayerJob, Unpacking) {
+    fn job(&self, slot: &Slot) -> (LayerJob, Unpacking) {
         let job = LayerJob::new(&self.task, self.image.manifest.layers[slot.index].clone());
         let how = Unpacking {
             snapshotter: self.snapshotter.clone(),
             compression: self.image.compressions[slot.index],
             diff_id: self.image.config.rootfs.diff_ids[slot.index],
             chain: slot.chain,
-            parent,
         };
         (job, how)
     }

@@ -1,0 +1,219 @@
+//! Makes an image of the same trees, with its layers in another compression or its documents of OCI's types.
+//!
+//! `lease -> recompress layers -> write manifests -> write indexes -> publish -> release`
+//!
+//! The tars stay byte for byte what they were, so diff IDs, configs and unpacked snapshots stay too; only blobs and the
+//! documents that name them are new. The same image converted twice is the same image, here or elsewhere. What is not said
+//! of something any more is left out: attestations of manifests that changed, annotations that index the old bytes.
+
+mod documents;
+mod recompress;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use storage_content::{ImageRecord, Space};
+use storage_model::{Compression, Descriptor, Digest, Document, ImageConfig, Namespace, media};
+use tokio::sync::mpsc::Sender;
+
+pub(crate) use recompress::{Recompression, recompress};
+
+use crate::image::contents::{Contents, Member, Wanted, is_attestation};
+use crate::image::documents::{keeps, store_small};
+use crate::image::{documents as stored, resolve, tag};
+use crate::transfer::{Board, TransferEvent, Transferred, TransferredImage};
+use crate::work::{AfterFailure, WorkLease, blocking};
+use crate::{Engine, EngineError};
+
+/// What to convert into what.
+#[derive(Debug, Clone, Default)]
+pub struct ConvertRequest {
+    /// The image, as [`Engine::resolve_image`] takes it.
+    pub image: String,
+    /// Name of the new image; one that is taken moves over.
+    pub target: String,
+    /// Compression of the layers; none: as they are.
+    pub compression: Option<Compression>,
+    /// Level of the compression; none: its usual one.
+    pub level: Option<i32>,
+    /// OCI media types throughout. zstd implies it: docker has no type for it.
+    pub oci: bool,
+    /// Platforms that the new image has; empty: those that are here.
+    pub platforms: Vec<String>,
+    /// All platforms, each of which must be here.
+    pub all_platforms: bool,
+}
+
+impl ConvertRequest {
+    /// The compression that a word means: `gzip`, `zstd`, `uncompressed`; empty is to leave layers as they are.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownCompression`].
+    pub fn compression(word: &str) -> Result<Option<Compression>, EngineError> {
+        match word {
+            "" => Ok(None),
+            "gzip" => Ok(Some(Compression::Gzip)),
+            "zstd" => Ok(Some(Compression::Zstd)),
+            "uncompressed" | "none" => Ok(Some(Compression::None)),
+            other => Err(EngineError::UnknownCompression(other.chars().take(64).collect())),
+        }
+    }
+}
+
+impl Engine {
+    /// Converts an image that is here; tells of its progress through `events`. The first image returned is the new one.
+    ///
+    /// # Errors
+    /// [`EngineError::Recompress`] or [`EngineError::DiffIdMismatch`] if a layer is damaged; those of reading the image.
+    /// No name has changed then, and what was written is collected.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels with the same guarantees.
+    pub async fn convert(
+        &self,
+        namespace: &Namespace,
+        request: ConvertRequest,
+        events: Sender<TransferEvent>,
+    ) -> Result<Transferred, EngineError> {
+        let begun = Instant::now();
+        let lease = WorkLease::take(self, namespace, "convert", AfterFailure::Discard).await?;
+        let board = Board::start(events);
+        let converted = convert_leased(&lease, request, &board).await;
+        let mut converted = lease.end(converted).await?;
+        converted.seconds = begun.elapsed().as_secs_f64();
+        Ok(converted)
+    }
+}
+
+async fn convert_leased(
+    lease: &WorkLease,
+    request: ConvertRequest,
+    board: &Arc<Board>,
+) -> Result<Transferred, EngineError> {
+    let wanted = Wanted::new(&request.platforms, request.all_platforms)?;
+    let oci = request.oci || request.compression == Some(Compression::Zstd);
+    let (space, image) = (lease.space.clone(), request.image.clone());
+    let source = blocking(move || resolve::find(&space, &image)).await?;
+    lease.keep(source.target.digest).await?;
+    let contents = {
+        let (space, name, target) = (lease.space.clone(), source.name.clone(), source.target.clone());
+        blocking(move || Contents::read(&space, &name, &target, &wanted)).await?
+    };
+    let how = request.compression.map(|to| Recompression::to(to, request.level, oci));
+    let mut renewed: HashMap<Digest, Descriptor> = HashMap::new();
+    let mut bytes = 0;
+    for member in contents.members.iter().filter(|member| !is_attestation(&member.descriptor)) {
+        let layers = match &how {
+            Some(how) => recompress_member(lease, board, &source.name, member, how).await?,
+            None => member.manifest.layers.clone(),
+        };
+        bytes += layers.iter().map(|layer| layer.size).sum::<u64>();
+        let manifest = write_manifest(lease, &source.name, member, layers, oci).await?;
+        renewed.insert(member.descriptor.digest, manifest);
+    }
+    let target = write_indexes(lease, board, &source.name, contents, renewed, oci).await?;
+    let image = publish(lease, &source, target, &request.target).await?;
+    Ok(Transferred { images: vec![image], bytes, seconds: 0.0 })
+}
+
+/// The layers of one manifest, compressed anew and proved to be what its config says.
+async fn recompress_member(
+    lease: &WorkLease,
+    board: &Arc<Board>,
+    name: &str,
+    member: &Member,
+    how: &Recompression,
+) -> Result<Vec<Descriptor>, EngineError> {
+    let manifest = &member.manifest;
+    if !media::is_config(&manifest.config.media_type) {
+        // An artifact's layers are no tars of ours.
+        return Ok(manifest.layers.clone());
+    }
+    let (space, described, owner) = (lease.space.clone(), manifest.config.clone(), name.to_owned());
+    let config = blocking(move || stored::config(&space, &owner, &described)).await?;
+    let config = ImageConfig::parse(&config, manifest.layers.len()).map_err(|source| {
+        EngineError::Config { reference: name.to_owned(), digest: manifest.config.digest, source }
+    })?;
+    recompress(lease, board, name, &manifest.layers, &config.rootfs.diff_ids, how).await
+}
+
+async fn write_manifest(
+    lease: &WorkLease,
+    name: &str,
+    member: &Member,
+    layers: Vec<Descriptor>,
+    oci: bool,
+) -> Result<Descriptor, EngineError> {
+    let (space, name, member) = (lease.space.clone(), name.to_owned(), member.clone());
+    blocking(move || {
+        let bytes = stored::bytes(&space, &name, &member.descriptor)?;
+        let (media_type, written) =
+            documents::manifest(&member.descriptor.media_type, &bytes, &member.manifest.layers, &layers, oci);
+        store(&space, &name, &member.descriptor, media_type, &written)
+    })
+    .await
+}
+
+/// Writes each index anew, those inside others first, and returns what the new image's name stands for.
+async fn write_indexes(
+    lease: &WorkLease,
+    board: &Arc<Board>,
+    name: &str,
+    contents: Contents,
+    mut renewed: HashMap<Digest, Descriptor>,
+    oci: bool,
+) -> Result<Descriptor, EngineError> {
+    let (space, name, board) = (lease.space.clone(), name.to_owned(), board.clone());
+    blocking(move || {
+        let changed = renewed.iter().any(|(before, after)| *before != after.digest);
+        let mut dropped = 0;
+        for member in contents.members.iter().filter(|member| is_attestation(&member.descriptor)) {
+            if changed {
+                dropped += 1;
+            } else {
+                renewed.insert(member.descriptor.digest, member.descriptor.clone());
+            }
+        }
+        if dropped > 0 {
+            board.say(format!("{dropped} attestations are left out: they speak of manifests that changed"));
+        }
+        for (descriptor, _) in &contents.indexes {
+            let bytes = stored::bytes(&space, &name, descriptor)?;
+            let (media_type, written) = documents::index(&descriptor.media_type, &bytes, &renewed, oci);
+            let after = store(&space, &name, descriptor, media_type, &written)?;
+            renewed.insert(descriptor.digest, after);
+        }
+        Ok(renewed.remove(&contents.top.digest).unwrap_or(contents.top))
+    })
+    .await
+}
+
+/// Stores a document that takes the place of `before`; it keeps what it points to.
+fn store(
+    space: &Space,
+    name: &str,
+    before: &Descriptor,
+    media_type: String,
+    bytes: &[u8],
+) -> Result<Descriptor, EngineError> {
+    let mut after = before.clone();
+    (after.media_type, after.digest, after.size) = (media_type, Digest::of(bytes), bytes.len() as u64);
+    let document: Document = stored::parse(name, &after, bytes)?;
+    store_small(space, &after, bytes, keeps(&document, |_| true))?;
+    Ok(after)
+}
+
+async fn publish(
+    lease: &WorkLease,
+    source: &ImageRecord,
+    target: Descriptor,
+    name: &str,
+) -> Result<TransferredImage, EngineError> {
+    let name = tag::whole_name(name, &target.digest)?;
+    let (space, labels) = (lease.space.clone(), tag::inherited(&source.labels));
+    let digest = target.digest;
+    let record = ImageRecord::new(name.clone(), target, labels);
+    blocking(move || Ok(space.put_image(record).map(drop)?)).await?;
+    Ok(TransferredImage { name, digest, chain: None })
+}
