@@ -5,25 +5,42 @@
 //!
 //! Not here: what the verbs do (`verbs`, `run`).
 
-mod image;
-mod listing;
+mod containers;
+mod content;
+mod format;
+mod images;
+mod keep;
+mod list;
+mod observe;
 mod process;
+mod registry;
+mod snapshots;
 mod value;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use storage_model::Namespace;
 
-pub(crate) use image::{
-    ImagesVerb, InspectArgs, MountArgs, PullArgs, RegistryArgs, RemoveImagesArgs, UnmountArgs,
+pub(crate) use containers::{ContainerRemoveArgs, ContainersVerb, KillArgs, TasksVerb};
+pub(crate) use content::{
+    ActiveArgs, ContentVerb, EditArgs, FetchArgs, FetchBlobArgs, FetchObjectArgs, IngestArgs,
+    PruneContentArgs, PruneVerb, PushObjectArgs,
 };
-pub(crate) use listing::{
-    ContainerRemoveArgs, ContainersVerb, ContentVerb, KillArgs, LeasesVerb, ListArgs, NamespacesVerb,
-    SnapshotListArgs, SnapshotsVerb, TasksVerb,
+pub(crate) use format::{Format, fields};
+pub(crate) use images::{
+    CheckImagesArgs, ConvertArgs, ExportArgs, ImagesVerb, ImportArgs, InspectArgs, LabelImageArgs, MountArgs,
+    PruneImagesArgs, PullArgs, PushArgs, RemoveImagesArgs, TagArgs, UnmountArgs, UsageImageArgs,
 };
+pub(crate) use keep::{CheckArgs, GcArgs, LeasesVerb, NamespacesVerb, ResourceName, WhyArgs};
+pub(crate) use list::{FilteredArgs, ListArgs};
+pub(crate) use observe::{EventsArgs, PluginListArgs, PluginsVerb};
 pub(crate) use process::{PullPolicy, RunArgs};
-pub(crate) use value::{Bind, Pair};
+pub(crate) use registry::{LoginArgs, PlatformsArgs, RegistryArgs};
+pub(crate) use snapshots::{DiffArgs, PrepareArgs, SnapshotsArgs, SnapshotsVerb, UnpackArgs, UsageArgs};
+#[cfg(test)]
+pub(crate) use value::Pair;
+pub(crate) use value::{Bind, Label};
 
 /// Where the engine keeps everything, unless told otherwise.
 pub(crate) const DEFAULT_ROOT: &str = "/var/lib/windlass";
@@ -36,8 +53,8 @@ Examples:
   windlass run --rm docker.io/library/alpine:latest echo hello
   windlass run --rm -t debian bash
   windlass pull --format json ghcr.io/owner/app:1.2
-  windlass images ls
-  windlass containers ls
+  windlass images ls --format '{{.Name}} {{.SizeBytes}}'
+  windlass gc --dry-run
 
 Files:
   /var/lib/windlass            images, snapshots, metadata; one engine at a time (--root)
@@ -45,7 +62,7 @@ Files:
   /run/windlass/windlass.sock  where the engine listens (--address)
 
 The engine starts by itself when a command needs it; `windlass daemon` runs it in the foreground.
-Exit codes: 0 done, 1 failed, 2 wrong usage. `run` gives the process's own code, 128+n when signal n
+Exit codes: 0 done, 1 failed, 2 wrong usage; `check` has its own (see there). `run` gives the process's own code, 128+n when signal n
 ended it, 127 when the command was not found, 126 when it could not be executed, 125 when the
 container could not be started.";
 
@@ -94,15 +111,11 @@ pub(crate) struct Global {
         default_value = "default"
     )]
     pub(crate) namespace: Namespace,
-    /// How results are written: table or json
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        value_name = "FORMAT",
-        default_value_t,
-        hide_possible_values = true
-    )]
+    /// Lease that keeps what the command makes
+    #[arg(long, global = true, value_name = "ID")]
+    pub(crate) lease: Option<String>,
+    /// How results are written: table, json, or a template such as '{{.Name}} {{.Digest}}'
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "table", hide_default_value = true)]
     pub(crate) format: Format,
 }
 
@@ -133,26 +146,19 @@ impl Global {
     }
 }
 
-/// How results are written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For people.
-    #[default]
-    Table,
-    /// For programs: one JSON document, or one line per event.
-    Json,
-}
-
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Bring an image in from a registry
-    #[command(after_help = image::PULL_EXAMPLES)]
+    #[command(after_help = images::PULL_EXAMPLES)]
     Pull(Box<PullArgs>),
+    /// Send an image to a registry
+    #[command(after_help = images::PUSH_EXAMPLES)]
+    Push(Box<PushArgs>),
     /// Run a command in a new container
     #[command(after_help = process::RUN_EXAMPLES, override_usage = process::RUN_USAGE)]
     Run(Box<RunArgs>),
-    /// Images: list, pull, remove, inspect, mount
+    /// Images: list, move, name, check, inspect, mount, convert, remove
     #[command(visible_aliases = ["image", "i"])]
     Images {
         /// What to do with them.
@@ -173,35 +179,50 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: TasksVerb,
     },
-    /// Stored content by digest: list, get
+    /// Stored content by digest: list, read, write, label, remove
     Content {
         /// What to do with it.
         #[command(subcommand)]
         verb: ContentVerb,
     },
-    /// Snapshots: list
+    /// Snapshots: list, make, compare, remove
     #[command(visible_alias = "snapshot")]
-    Snapshots {
-        /// What to do with them.
-        #[command(subcommand)]
-        verb: SnapshotsVerb,
-    },
-    /// Namespaces: list, create, remove
+    Snapshots(SnapshotsArgs),
+    /// Namespaces: list, create, label, remove
     #[command(visible_aliases = ["namespace", "ns"])]
     Namespaces {
         /// What to do with them.
         #[command(subcommand)]
         verb: NamespacesVerb,
     },
-    /// Leases, which keep content from being collected: list
+    /// Leases, which keep things from being collected: list, create, change, remove
     #[command(visible_alias = "lease")]
     Leases {
         /// What to do with them.
         #[command(subcommand)]
         verb: LeasesVerb,
     },
-    /// Remove content and snapshots that nothing keeps
-    Gc,
+    /// Show what happens, as it happens
+    #[command(visible_alias = "event", after_help = observe::EVENTS_EXAMPLES)]
+    Events(EventsArgs),
+    /// Parts of the engine
+    #[command(visible_alias = "plugin")]
+    Plugins {
+        /// What to do with them.
+        #[command(subcommand)]
+        verb: PluginsVerb,
+    },
+    /// Remove what nothing keeps
+    #[command(after_help = keep::GC_EXAMPLES)]
+    Gc(GcArgs),
+    /// Say what keeps something
+    Why(WhyArgs),
+    /// Compare what is stored with what it should be, and repair it
+    #[command(after_help = keep::CHECK_HELP)]
+    Check(Box<CheckArgs>),
+    /// Show what the store takes on the disk
+    #[command(visible_alias = "df", after_help = format::help(fields::KINDS))]
+    Usage(ListArgs),
     /// Show the versions of this program and of the engine
     Version(VersionArgs),
     /// Show the engine: its directories, runtimes and features

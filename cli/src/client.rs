@@ -9,13 +9,16 @@ use std::path::Path;
 use hyper_util::rt::TokioIo;
 use runtime_api::containerd::services::content::v1::ReadContentRequest;
 use runtime_api::containerd::services::content::v1::content_client::ContentClient;
+use runtime_api::containerd::services::diff::v1::diff_client::DiffClient;
+use runtime_api::containerd::services::events::v1::events_client::EventsClient;
 use runtime_api::containerd::services::images::v1::images_client::ImagesClient;
+use runtime_api::containerd::services::introspection::v1::introspection_client::IntrospectionClient;
 use runtime_api::containerd::services::leases::v1::leases_client::LeasesClient;
 use runtime_api::containerd::services::namespaces::v1::namespaces_client::NamespacesClient;
 use runtime_api::containerd::services::snapshots::v1::snapshots_client::SnapshotsClient;
 use runtime_api::windlass::v1::InfoRequest;
 use runtime_api::windlass::v1::engine_client::EngineClient;
-use runtime_api::{MESSAGE_BYTES_MAX, NAMESPACE_HEADER};
+use runtime_api::{LEASE_HEADER, MESSAGE_BYTES_MAX, NAMESPACE_HEADER};
 use storage_model::Namespace;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -30,18 +33,25 @@ use crate::start;
 /// What every service's client talks through.
 pub(crate) type Link = InterceptedService<Channel, Scope>;
 
-/// Puts the namespace on each call.
+/// Puts the namespace, and the lease if there is one, on each call.
 #[derive(Clone)]
-pub(crate) struct Scope(MetadataValue<Ascii>);
+pub(crate) struct Scope {
+    namespace: MetadataValue<Ascii>,
+    lease: Option<MetadataValue<Ascii>>,
+}
 
 impl Interceptor for Scope {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert(NAMESPACE_HEADER, self.0.clone());
+        request.metadata_mut().insert(NAMESPACE_HEADER, self.namespace.clone());
+        if let Some(lease) = &self.lease {
+            request.metadata_mut().insert(LEASE_HEADER, lease.clone());
+        }
         Ok(request)
     }
 }
 
-/// An open connection to the engine.
+/// An open connection to the engine. A clone is the same connection.
+#[derive(Clone)]
 pub(crate) struct Client {
     channel: Channel,
     scope: Scope,
@@ -57,7 +67,10 @@ impl Client {
     pub(crate) async fn connect(global: &Global) -> Result<Self, CliError> {
         let socket = global.socket();
         let stream = start::connect_or_start(global, &socket)?;
-        let client = Self::over(stream, &socket, &global.namespace).await?;
+        let mut client = Self::over(stream, &socket, &global.namespace).await?;
+        if let Some(lease) = &global.lease {
+            client = client.with_lease(lease)?;
+        }
         if let Some(wanted) = global.wanted_root() {
             client.check_root(wanted, &socket).await?;
         }
@@ -81,7 +94,8 @@ impl Client {
             .map_err(|error| failed(std::io::Error::other(error)))?;
         // A namespace is made of letters, digits, `-`, `.` and `_` only.
         let value = namespace.as_str().parse().expect("a namespace is visible ASCII");
-        Ok(Self { channel, scope: Scope(value), namespace: namespace.clone() })
+        let scope = Scope { namespace: value, lease: None };
+        Ok(Self { channel, scope, namespace: namespace.clone() })
     }
 
     async fn check_root(&self, wanted: &Path, socket: &Path) -> Result<(), CliError> {
@@ -97,6 +111,20 @@ impl Client {
     /// The namespace of this connection.
     pub(crate) fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// The same connection; what its calls make joins the lease `id`.
+    ///
+    /// # Errors
+    /// [`CliError::NotFound`] for an id that cannot travel, and so names no lease.
+    pub(crate) fn with_lease(&self, id: &str) -> Result<Self, CliError> {
+        let lease = id.parse().map_err(|_| CliError::NotFound {
+            kind: "lease",
+            name: id.to_owned(),
+            namespace: self.namespace.to_string(),
+        })?;
+        let scope = Scope { lease: Some(lease), ..self.scope.clone() };
+        Ok(Self { scope, ..self.clone() })
     }
 
     /// Windlass's own service.
@@ -132,6 +160,24 @@ impl Client {
     /// Leases.
     pub(crate) fn leases(&self) -> LeasesClient<Link> {
         LeasesClient::with_interceptor(self.channel.clone(), self.scope.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Layers from trees.
+    pub(crate) fn diff(&self) -> DiffClient<Link> {
+        DiffClient::with_interceptor(self.channel.clone(), self.scope.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// What happens.
+    pub(crate) fn events(&self) -> EventsClient<Link> {
+        EventsClient::with_interceptor(self.channel.clone(), self.scope.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// What the engine is made of.
+    pub(crate) fn introspection(&self) -> IntrospectionClient<Link> {
+        IntrospectionClient::with_interceptor(self.channel.clone(), self.scope.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 

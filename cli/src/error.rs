@@ -15,6 +15,12 @@ pub(crate) mod exit {
     pub(crate) const FAILURE: u8 = 1;
     /// Wrong usage.
     pub(crate) const USAGE: u8 = 2;
+    /// `check` repaired all the damage it found.
+    pub(crate) const REPAIRED: u8 = 1;
+    /// `check` leaves damage behind.
+    pub(crate) const DAMAGED: u8 = 2;
+    /// `check` could not be done.
+    pub(crate) const NOT_CHECKED: u8 = 3;
     /// `run` failed before there was a process.
     pub(crate) const NOT_STARTED: u8 = 125;
     /// Ended by signal n: this and n, as shells say it.
@@ -101,6 +107,14 @@ pub(crate) enum CliError {
         /// What was asked for.
         wanted: String,
     },
+    /// An image that has no snapshots there.
+    #[error("{name} is not unpacked for {snapshotter}")]
+    NotUnpacked {
+        /// The image.
+        name: String,
+        /// The snapshotter.
+        snapshotter: String,
+    },
     /// What was typed is no image name.
     #[error("{given:?} is not an image name")]
     Reference {
@@ -148,6 +162,50 @@ pub(crate) enum CliError {
         /// Why.
         source: serde_json::Error,
     },
+    /// A template that cannot be filled in.
+    #[error("--format")]
+    Template(#[from] crate::output::template::TemplateError),
+    /// Bytes for a terminal.
+    #[error("{0} is not for a terminal")]
+    Terminal(&'static str),
+    /// A person where bytes were expected.
+    #[error("standard input is a terminal, not {0}")]
+    TerminalInput(&'static str),
+    /// The editor did not do its work.
+    #[error("edit with {editor}: it ended with {status}")]
+    Editor {
+        /// The command.
+        editor: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
+    /// What was edited is no JSON.
+    #[error("what was edited is no JSON document; it is in {path}")]
+    Edited {
+        /// Where it lies.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A registry that is asked without an engine.
+    #[error("{what}")]
+    Registry {
+        /// What was asked: `fetch docker.io/library/alpine:latest`.
+        what: String,
+        /// Why not.
+        source: storage_registry::RegistryError,
+    },
+    /// A registry sent other bytes than were asked for; they are on standard output.
+    #[error("what was written is wrong: content of {expected} has digest {actual}")]
+    WrongContent {
+        /// What was asked for.
+        expected: storage_model::Digest,
+        /// What came.
+        actual: storage_model::Digest,
+    },
+    /// `check` could not be done: exit code 3, so that it is not taken for a result.
+    #[error(transparent)]
+    NotChecked(Box<CliError>),
     /// A password is needed and there is nobody to ask.
     #[error("ask for the password of {user}")]
     Password {
@@ -259,7 +317,14 @@ impl CliError {
             Self::Reference { .. }
             | Self::EnvironmentLine { .. }
             | Self::Environment(_)
-            | Self::Entrypoint { .. } => exit::USAGE,
+            | Self::Entrypoint { .. }
+            | Self::Template(_)
+            | Self::Terminal(_)
+            | Self::TerminalInput(_) => exit::USAGE,
+            Self::NotChecked(error) => match error.exit_code() {
+                exit::FAILURE | exit::USAGE => exit::NOT_CHECKED,
+                other => other,
+            },
             Self::NotStarted(error) => match error.exit_code() {
                 exit::FAILURE => exit::NOT_STARTED,
                 other => other,
@@ -273,7 +338,7 @@ impl CliError {
     pub(crate) fn is_silent(&self) -> bool {
         match self {
             Self::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
-            Self::NotStarted(error) => error.is_silent(),
+            Self::NotStarted(error) | Self::NotChecked(error) => error.is_silent(),
             Self::Interrupted(_) => true,
             _ => false,
         }

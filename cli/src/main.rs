@@ -8,11 +8,13 @@ mod args;
 mod client;
 mod error;
 mod image;
+mod interrupt;
 mod output;
 mod progress;
 mod pull;
 mod run;
 mod start;
+mod transfer;
 mod verbs;
 mod words;
 
@@ -55,15 +57,21 @@ async fn act(cli: &Cli) -> Result<u8, CliError> {
     let global = &cli.global;
     match &cli.verb {
         Verb::Run(args) => return run::run(global, args).await,
+        Verb::Check(args) => return verbs::check::run(global, args).await,
         Verb::Pull(args) => pull::run(global, args).await,
+        Verb::Push(args) => transfer::push(global, args).await,
         Verb::Images { verb } => verbs::images::run(global, verb).await,
         Verb::Containers { verb } => verbs::containers::run(global, verb).await,
         Verb::Tasks { verb } => verbs::containers::tasks(global, verb).await,
         Verb::Content { verb } => verbs::content::run(global, verb).await,
-        Verb::Snapshots { verb } => verbs::content::snapshots(global, verb).await,
-        Verb::Namespaces { verb } => verbs::keep::namespaces(global, verb).await,
-        Verb::Leases { verb } => verbs::keep::leases(global, verb).await,
-        Verb::Gc => verbs::keep::collect(global).await,
+        Verb::Snapshots(args) => verbs::snapshots::run(global, args).await,
+        Verb::Namespaces { verb } => verbs::namespaces::run(global, verb).await,
+        Verb::Leases { verb } => verbs::leases::run(global, verb).await,
+        Verb::Events(args) => verbs::events::run(global, args).await,
+        Verb::Plugins { verb } => verbs::plugins::run(global, verb).await,
+        Verb::Gc(args) => verbs::collect::run(global, args).await,
+        Verb::Why(args) => verbs::why::run(global, args).await,
+        Verb::Usage(args) => verbs::usage::run(global, args).await,
         Verb::Version(args) => verbs::status::version(global, args).await,
         Verb::Info => verbs::status::info(global).await,
         // Answered in `main`, without an event loop.

@@ -5,11 +5,13 @@
 
 pub(crate) mod amount;
 pub(crate) mod table;
+pub(crate) mod template;
 
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+use crate::args::Format;
 use crate::error::CliError;
 
 /// Writes `text` to standard output.
@@ -42,6 +44,33 @@ pub(crate) fn json(value: &impl Serialize) -> Result<String, CliError> {
     let mut text = serde_json::to_string_pretty(value).map_err(CliError::Json)?;
     text.push('\n');
     Ok(text)
+}
+
+/// Writes one result: `text` for people, `value` for programs or filled into their template.
+///
+/// # Errors
+/// [`CliError::Template`] for a field the value has not, [`CliError::Json`], [`CliError::Output`].
+pub(crate) fn document(
+    format: &Format,
+    value: &impl Serialize,
+    text: impl FnOnce() -> String,
+) -> Result<(), CliError> {
+    match format {
+        Format::Table => print(&text()),
+        Format::Json => print(&json(value)?),
+        Format::Template(template) => {
+            let value = serde_json::to_value(value).map_err(CliError::Json)?;
+            print(&(template.render(&value)? + "\n"))
+        }
+    }
+}
+
+/// Refuses to write bytes to a terminal, where they would be noise at best.
+///
+/// # Errors
+/// [`CliError::Terminal`].
+pub(crate) fn refuse_terminal(what: &'static str) -> Result<(), CliError> {
+    if io::stdout().is_terminal() { Err(CliError::Terminal(what)) } else { Ok(()) }
 }
 
 /// Whether colours may be used on standard error.

@@ -1,18 +1,22 @@
-//! How a pull is shown while it runs: bars on a terminal, lines elsewhere, JSON lines for programs, or nothing.
+//! How work is shown while it runs: bars on a terminal, lines elsewhere, JSON lines for programs, or nothing.
 //!
 //! Each view gets the same events in the same order and is done with [`Progress::finish`]. Bars and lines go to standard
-//! error, so that standard output is the result's; JSON lines go to standard output, because there they are the result.
+//! error, so that standard output is the result's; JSON lines go to standard output, because there they are the result,
+//! unless the result is bytes.
 //!
-//! Not here: talking to the engine (`pull`).
+//! Not here: talking to the engine (`pull`, `transfer`).
 
 mod bars;
-mod events;
+pub(crate) mod events;
 mod line;
 mod lines;
+mod step;
 
 use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
 
-use runtime_api::windlass::v1::{Done, PullEvent};
+use runtime_api::windlass::v1::{CheckEvent, Done, PullEvent, TransferDone, TransferEvent};
+use serde_json::Value;
 
 use crate::args::Format;
 use crate::error::CliError;
@@ -20,29 +24,77 @@ use crate::output::{self, amount, printable};
 
 pub(crate) use bars::Bars;
 pub(crate) use lines::Lines;
+pub(crate) use step::Step;
 
-/// A view of a pull.
+/// A view of work that goes on.
 pub(crate) enum Progress {
     /// Nothing.
     Quiet,
-    /// A line a layer, redrawn.
+    /// A line a thing, redrawn.
     Bars(Box<Bars>),
     /// A line for each change.
     Lines(Lines),
     /// A JSON object for each event, on standard output.
     Json,
+    /// The same on standard error: standard output is taken.
+    JsonAside,
+}
+
+/// Events that can be shown.
+pub(crate) trait Event {
+    /// For bars and lines; `None` for one that this version does not know.
+    fn step(&self) -> Option<Step>;
+
+    /// For programs.
+    fn json(&self) -> Option<Value>;
+}
+
+impl Event for PullEvent {
+    fn step(&self) -> Option<Step> {
+        Step::of_pull(self)
+    }
+
+    fn json(&self) -> Option<Value> {
+        events::of_pull(self)
+    }
+}
+
+impl Event for TransferEvent {
+    fn step(&self) -> Option<Step> {
+        Step::of_transfer(self)
+    }
+
+    fn json(&self) -> Option<Value> {
+        events::of_transfer(self)
+    }
+}
+
+impl Event for CheckEvent {
+    fn step(&self) -> Option<Step> {
+        Step::of_check(self)
+    }
+
+    fn json(&self) -> Option<Value> {
+        events::of_check(self)
+    }
 }
 
 impl Progress {
     /// The view that fits: what was asked for, and what standard error is.
-    pub(crate) fn choose(quiet: bool, format: Format) -> Self {
+    pub(crate) fn choose(quiet: bool, format: &Format) -> Self {
         match (quiet, format) {
             (true, _) => Self::Quiet,
             (false, Format::Json) => Self::Json,
-            (false, Format::Table) if io::stderr().is_terminal() && !is_dumb() => {
-                Self::Bars(Box::new(Bars::new()))
-            }
-            (false, Format::Table) => Self::Lines(Lines::new()),
+            (false, _) if io::stderr().is_terminal() && !is_dumb() => Self::Bars(Box::new(Bars::new())),
+            (false, _) => Self::Lines(Lines::new()),
+        }
+    }
+
+    /// The same view, off standard output.
+    pub(crate) fn aside(self) -> Self {
+        match self {
+            Self::Json => Self::JsonAside,
+            other => other,
         }
     }
 
@@ -50,25 +102,42 @@ impl Progress {
     ///
     /// # Errors
     /// [`CliError::Output`] when a JSON line cannot be written.
-    pub(crate) fn event(&mut self, event: &PullEvent) -> Result<(), CliError> {
+    pub(crate) fn event(&mut self, event: &impl Event) -> Result<(), CliError> {
         match self {
-            Self::Quiet => Ok(()),
+            Self::Quiet => {}
             Self::Bars(bars) => {
-                bars.event(event);
-                Ok(())
+                if let Some(step) = event.step() {
+                    bars.step(step);
+                }
             }
             Self::Lines(lines) => {
-                lines.event(event, std::time::Instant::now()).iter().for_each(|line| output::note(line));
-                Ok(())
+                if let Some(step) = event.step() {
+                    lines.step(step, Instant::now()).iter().for_each(|line| output::note(line));
+                }
             }
-            Self::Json => match events::json(event) {
-                Some(value) => output::print(&format!("{value}\n")),
-                None => Ok(()),
-            },
+            Self::Json => {
+                if let Some(value) = event.json() {
+                    output::print(&format!("{value}\n"))?;
+                }
+            }
+            Self::JsonAside => {
+                if let Some(value) = event.json() {
+                    output::note(&value.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does `write`, which writes to the terminal that bars may be drawn on, with them out of the way.
+    pub(crate) fn pause<T>(&self, write: impl FnOnce() -> T) -> T {
+        match self {
+            Self::Bars(bars) => bars.pause(write),
+            _ => write(),
         }
     }
 
-    /// Takes away what is only for the time of the pull.
+    /// Takes away what is only for the time of the work.
     pub(crate) fn finish(&mut self) {
         if let Self::Bars(bars) = self {
             bars.finish();
@@ -93,8 +162,8 @@ const RATE_BYTES_MIN: u64 = 1024 * 1024;
 pub(crate) fn summary(done: &Done, moved: bool) -> String {
     let name = printable(&done.name);
     let digest = short(&done.digest);
-    let seconds = if done.seconds.is_finite() { done.seconds.clamp(0.0, 1e9) } else { 0.0 };
-    let took = amount::duration(std::time::Duration::from_secs_f64(seconds));
+    let seconds = sane(done.seconds);
+    let took = amount::duration(Duration::from_secs_f64(seconds));
     let fetched = amount::size(done.fetched_bytes);
     if done.fetched_bytes >= RATE_BYTES_MIN {
         let rate = amount::size((done.fetched_bytes as f64 / seconds.max(0.001)) as u64);
@@ -104,6 +173,23 @@ pub(crate) fn summary(done: &Done, moved: bool) -> String {
     } else {
         format!("{name} is up to date ({digest})")
     }
+}
+
+/// One line that says what a push, import, export or convert came to: `Pushed`, how much, how fast.
+pub(crate) fn transferred(verb: &str, what: &str, done: &TransferDone) -> String {
+    let seconds = sane(done.seconds);
+    let took = amount::duration(Duration::from_secs_f64(seconds));
+    let bytes = amount::size(done.bytes);
+    let line = format!("{verb} {}: {bytes} in {took}", printable(what));
+    if done.bytes < RATE_BYTES_MIN {
+        return line;
+    }
+    format!("{line}, {}/s", amount::size((done.bytes as f64 / seconds.max(0.001)) as u64))
+}
+
+/// Seconds that can be a duration.
+fn sane(seconds: f64) -> f64 {
+    if seconds.is_finite() { seconds.clamp(0.0, 1e9) } else { 0.0 }
 }
 
 /// A digest as people tell it from others: its first 12 digits.

@@ -8,19 +8,17 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use runtime_api::windlass::v1::pull_event::Event;
-use runtime_api::windlass::v1::{Credentials, Done, PullRequest};
-use tokio::signal::unix::{SignalKind, signal};
-use tonic::Status;
+use runtime_api::windlass::v1::{Credentials, Done, PullEvent, PullRequest, RegistryOptions, UnpackRequest};
+use tonic::{Status, Streaming};
 
-use crate::args::{Format, Global, PullArgs, RegistryArgs};
+use crate::args::{FetchArgs, Format, Global, LoginArgs, PlatformsArgs, PullArgs, RegistryArgs, UnpackArgs};
 use crate::client::{Client, failed};
 use crate::error::CliError;
 use crate::image;
+use crate::interrupt::{self, SIGINT};
 use crate::output;
-use crate::progress::{Progress, summary};
-
-const SIGINT: u8 = 2;
-const SIGTERM: u8 = 15;
+use crate::progress::{Progress, events, summary};
+use crate::verbs::label_map;
 
 /// Longest password that is read from standard input, in bytes; tokens of cloud registries have some thousands.
 const PASSWORD_BYTES_MAX: u64 = 64 * 1024;
@@ -30,21 +28,82 @@ const PASSWORD_BYTES_MAX: u64 = 64 * 1024;
 /// # Errors
 /// [`CliError`]: no engine, the engine's answer, Ctrl-C.
 pub(crate) async fn run(global: &Global, args: &PullArgs) -> Result<(), CliError> {
-    let credentials = credentials(args.creds.as_deref(), &args.registry)?;
-    let request = request(&args.reference.to_string(), &args.registry, credentials);
+    let mut request = request(&args.reference.to_string(), &args.login)?;
+    platforms(&mut request, &args.platforms);
+    request.snapshotter = args.snapshotter.name();
+    request.no_unpack = args.no_unpack;
+    request.labels = label_map(&args.label);
+    request.max_concurrent_downloads = args.max_concurrent_downloads.unwrap_or(0);
+    bring(global, request, args.quiet, args.print_chainid).await
+}
+
+/// `content fetch`: the same without unpacking.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn fetch(global: &Global, args: &FetchArgs) -> Result<(), CliError> {
+    let mut request = request(&args.reference.to_string(), &args.login)?;
+    platforms(&mut request, &args.platforms);
+    request.no_unpack = true;
+    request.labels = label_map(&args.label);
+    request.max_concurrent_downloads = args.max_concurrent_downloads.unwrap_or(0);
+    bring(global, request, args.quiet, false).await
+}
+
+async fn bring(global: &Global, request: PullRequest, quiet: bool, with_chain: bool) -> Result<(), CliError> {
     let client = Client::connect(global).await?;
-    let mut progress = Progress::choose(args.quiet, global.format);
+    let mut progress = Progress::choose(quiet, &global.format);
     // To tell a tag that has not moved from one that has.
     let before = image::find(&client, &request.reference).await?.map(|image| image.target.digest.to_string());
     let done = pull(&client, request, &mut progress).await?;
     let moved = before.as_deref() != Some(done.digest.as_str());
-    match (args.quiet, global.format) {
+    match (quiet, &global.format) {
         (true, Format::Json) => {
             output::print(&output::json(&serde_json::json!({ "name": done.name, "digest": done.digest }))?)
         }
-        (true, Format::Table) => output::print(&format!("{}@{}\n", done.name, done.digest)),
         (false, Format::Json) => Ok(()),
+        (true, Format::Table) => output::print(&format!("{}@{}\n", done.name, done.digest)),
         (false, Format::Table) => output::print(&format!("{}\n", summary(&done, moved))),
+        (_, format) => output::document(format, &events::pull_done(&done), String::new),
+    }?;
+    match (&global.format, with_chain) {
+        (Format::Table, true) => {
+            output::print(&format!("image chain ID: {}\n", output::printable(&done.chain_id)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `snapshots unpack`: prints the chain ID.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn unpack(
+    client: &Client,
+    args: &UnpackArgs,
+    snapshotter: &str,
+    format: &Format,
+) -> Result<(), CliError> {
+    let image = image::get(client, &args.image).await?;
+    let what = format!("unpack {}", image.name);
+    let request = UnpackRequest {
+        image: image.name,
+        platform: args.platform.as_ref().map(ToString::to_string).unwrap_or_default(),
+        snapshotter: snapshotter.to_owned(),
+    };
+    let mut progress = Progress::choose(args.quiet, format);
+    let call = async {
+        let events = client.engine().unpack(request).await.map_err(failed(&*what))?.into_inner();
+        stream(events, &mut progress, &what).await
+    };
+    let outcome = interrupt::or_interrupted(call).await;
+    progress.finish();
+    let done = outcome?;
+    match format {
+        Format::Json if !args.quiet => Ok(()),
+        _ => output::document(format, &events::pull_done(&done), || {
+            format!("{}\n", output::printable(&done.chain_id))
+        }),
     }
 }
 
@@ -58,14 +117,11 @@ pub(crate) async fn pull(
     progress: &mut Progress,
 ) -> Result<Done, CliError> {
     let what = format!("pull {}", request.reference);
-    let signals = |source| CliError::Process("signals", source);
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
-    let outcome = tokio::select! {
-        outcome = stream(client, request, progress, &what) => outcome,
-        _ = interrupt.recv() => Err(CliError::Interrupted(SIGINT)),
-        _ = terminate.recv() => Err(CliError::Interrupted(SIGTERM)),
+    let call = async {
+        let events = client.engine().pull(request).await.map_err(failed(&*what))?.into_inner();
+        stream(events, progress, &what).await
     };
+    let outcome = interrupt::or_interrupted(call).await;
     progress.finish();
     if matches!(outcome, Err(CliError::Interrupted(_))) && progress.wants_summary() {
         output::note(
@@ -76,12 +132,10 @@ pub(crate) async fn pull(
 }
 
 async fn stream(
-    client: &Client,
-    request: PullRequest,
+    mut events: Streaming<PullEvent>,
     progress: &mut Progress,
     what: &str,
 ) -> Result<Done, CliError> {
-    let mut events = client.engine().pull(request).await.map_err(failed(what))?.into_inner();
     while let Some(event) = events.message().await.map_err(failed(what))? {
         progress.event(&event)?;
         if let Some(Event::Done(done)) = event.event {
@@ -92,18 +146,59 @@ async fn stream(
 }
 
 /// The request for `reference`, with paths the engine can open from where it is.
-pub(crate) fn request(reference: &str, args: &RegistryArgs, credentials: Option<Credentials>) -> PullRequest {
+///
+/// # Errors
+/// [`CliError::Password`] when it has to be asked for and there is no terminal.
+pub(crate) fn request(reference: &str, login: &LoginArgs) -> Result<PullRequest, CliError> {
+    let credentials = credentials(login.creds.as_deref(), &login.registry)?;
+    Ok(request_with(reference, &login.registry, credentials))
+}
+
+/// The same with a login that is known already.
+pub(crate) fn request_with(
+    reference: &str,
+    args: &RegistryArgs,
+    credentials: Option<Credentials>,
+) -> PullRequest {
+    let options = options_with(args, credentials);
     PullRequest {
         reference: reference.to_owned(),
-        platform: args.platform.as_ref().map(ToString::to_string).unwrap_or_default(),
-        snapshotter: args.snapshotter.clone().unwrap_or_default(),
+        plain_http: options.plain_http,
+        skip_verify: options.skip_verify,
+        ca_file: options.ca_file,
+        hosts_dir: options.hosts_dir,
+        credentials: options.credentials,
+        docker_config: options.docker_config,
+        ..PullRequest::default()
+    }
+}
+
+fn platforms(request: &mut PullRequest, args: &PlatformsArgs) {
+    let mut names = args.names();
+    if !names.is_empty() {
+        request.platform = names.remove(0);
+    }
+    request.platforms = names;
+    request.all_platforms = args.all_platforms;
+}
+
+/// How the engine shall speak to a registry.
+///
+/// # Errors
+/// [`CliError::Password`].
+pub(crate) fn options(login: &LoginArgs) -> Result<RegistryOptions, CliError> {
+    let credentials = credentials(login.creds.as_deref(), &login.registry)?;
+    Ok(options_with(&login.registry, credentials))
+}
+
+fn options_with(args: &RegistryArgs, credentials: Option<Credentials>) -> RegistryOptions {
+    RegistryOptions {
         plain_http: args.plain_http,
         skip_verify: args.skip_verify,
         ca_file: absolute(args.ca_file.as_deref()),
         hosts_dir: absolute(args.hosts_dir.as_deref()),
         credentials,
         docker_config: absolute(docker_config().as_deref()),
-        ..PullRequest::default()
     }
 }
 
@@ -113,7 +208,7 @@ fn absolute(path: Option<&Path>) -> String {
 }
 
 /// The user's Docker config, if there is one: `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`.
-fn docker_config() -> Option<PathBuf> {
+pub(crate) fn docker_config() -> Option<PathBuf> {
     let directory = match env::var_os("DOCKER_CONFIG").filter(|value| !value.is_empty()) {
         Some(directory) => PathBuf::from(directory),
         None => PathBuf::from(env::var_os("HOME").filter(|home| !home.is_empty())?).join(".docker"),
@@ -188,7 +283,7 @@ mod tests {
     #[test]
     fn the_engine_gets_absolute_paths() {
         let args = RegistryArgs { ca_file: Some("ca.pem".into()), ..RegistryArgs::default() };
-        let request = request("a", &args, None);
+        let request = request_with("a", &args, None);
         assert!(Path::new(&request.ca_file).is_absolute());
         assert!(request.hosts_dir.is_empty());
     }

@@ -62,9 +62,11 @@ async fn bring(client: &Client, args: &RunArgs) -> Result<String, CliError> {
     }
     let reference = image::reference(typed)?;
     let credentials = pull::credentials(args.creds.as_deref(), &args.registry)?;
-    let request = pull::request(&reference.to_string(), &args.registry, credentials);
+    let mut request = pull::request_with(&reference.to_string(), &args.registry, credentials);
+    request.platform = args.platform.as_ref().map(ToString::to_string).unwrap_or_default();
+    request.snapshotter = args.snapshotter.name();
     // Standard output is the container's: no JSON lines here.
-    let mut progress = Progress::choose(args.quiet, Format::Table);
+    let mut progress = Progress::choose(args.quiet, &Format::Table);
     let done = pull::pull(client, request, &mut progress).await?;
     if progress.wants_summary() {
         output::note(&crate::progress::summary(&done, here.is_none()));
@@ -74,7 +76,7 @@ async fn bring(client: &Client, args: &RunArgs) -> Result<String, CliError> {
 
 /// The image's name, if what the engine would run of it is for the platform that was asked for.
 async fn is_asked_for(client: &Client, image: &Image, args: &RunArgs) -> Result<String, CliError> {
-    match (other_platform(client, image, args).await?, &args.registry.platform) {
+    match (other_platform(client, image, args).await?, &args.platform) {
         (Some(here), Some(wanted)) => Err(CliError::OtherPlatform {
             name: image.name.clone(),
             here: here.to_string(),
@@ -90,7 +92,7 @@ async fn other_platform(
     image: &Image,
     args: &RunArgs,
 ) -> Result<Option<Platform>, CliError> {
-    let Some(wanted) = &args.registry.platform else { return Ok(None) };
+    let Some(wanted) = &args.platform else { return Ok(None) };
     let here = Details::read(client, image).await?.platform();
     Ok(Some(here).filter(|here| here != wanted))
 }

@@ -95,7 +95,9 @@ fn of_io(error: &io::Error) -> String {
 /// What the user can do about it.
 fn advice(error: &CliError) -> Option<&'static str> {
     match error {
-        CliError::NotStarted(error) => advice(error),
+        CliError::NotStarted(error) | CliError::NotChecked(error) => advice(error),
+        CliError::TerminalInput(_) => Some("name a file, or send it in: `< FILE`, `PROGRAM |`"),
+        CliError::Terminal(_) => Some("send it to a file or a program: `> FILE`, `| PROGRAM`"),
         CliError::Engine { what, source } => of_code(what, source),
         CliError::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some(AS_ROOT),
         CliError::Connect { .. } => {
@@ -110,6 +112,9 @@ fn advice(error: &CliError) -> Option<&'static str> {
         CliError::NotFound { kind: "image", .. } => {
             Some("`windlass images ls` lists those that are here, `windlass pull` brings one in")
         }
+        CliError::NotUnpacked { .. } => Some("`windlass snapshots unpack IMAGE` unpacks it"),
+        CliError::NotFound { kind: "lease", .. } => Some("`windlass leases ls` lists those there are"),
+        CliError::NotFound { kind: "content", .. } => Some("`windlass content ls` lists what is here"),
         CliError::OtherPlatform { .. } => Some("name the manifest of that platform: REPOSITORY@sha256:..."),
         CliError::NotFound { .. } => Some("`windlass containers ls` lists those there are"),
         CliError::Password { .. } => {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use storage_model::Identifier;
+use storage_model::{Identifier, Platform};
 
-use super::RegistryArgs;
+use super::registry::{RegistryArgs, SnapshotterArgs};
 use super::value::{Bind, Pair, absolute, bind, mount};
 
 pub(super) const RUN_USAGE: &str = "windlass run [OPTIONS] IMAGE [COMMAND [ARG]...]";
@@ -90,6 +90,12 @@ pub(crate) struct RunArgs {
     /// Log in to the registry with this name
     #[arg(long, value_name = "USER[:PASSWORD]")]
     pub(crate) creds: Option<String>,
+    /// Platform to take from a multi-platform image [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<Platform>,
+    /// Who unpacks.
+    #[command(flatten)]
+    pub(crate) snapshotter: SnapshotterArgs,
     /// How to speak to the registry.
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,

@@ -1,7 +1,8 @@
-//! Values of arguments: mounts, labels, signals. Each parser is a pure function from text to a value or to words.
+//! Values of arguments: mounts, labels, signals, amounts. Each parser is a pure function from text to a value or to words.
 
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// `NAME[=VALUE]`; a name alone has the empty value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,108 @@ impl FromStr for Pair {
         }
         Ok(Self { name: name.to_owned(), value: value.to_owned() })
     }
+}
+
+/// `LABEL[=VALUE]` as `ctr` takes it: a name alone has the value `true`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Label {
+    /// Before the first `=`.
+    pub(crate) name: String,
+    /// After it; where labels are changed, an empty one takes the label away.
+    pub(crate) value: String,
+}
+
+impl FromStr for Label {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Pair { name, value } = text.parse()?;
+        let value = if text.contains('=') { value } else { "true".to_owned() };
+        Ok(Self { name, value })
+    }
+}
+
+/// Part `index` of `count`, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subset {
+    /// 1 <= index <= count.
+    pub(crate) index: u32,
+    /// Of so many.
+    pub(crate) count: u32,
+}
+
+impl FromStr for Subset {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once('/').and_then(|(n, t)| Some((n.parse().ok()?, t.parse().ok()?)));
+        match numbers {
+            Some((index, count)) if (1..=count).contains(&index) => Ok(Self { index, count }),
+            _ => Err("write N/T, such as 1/7 for the first of seven parts".to_owned()),
+        }
+    }
+}
+
+/// An amount of bytes: `500`, `10GB` (10^9), `10GiB` or `10G` (2^30), `1.5TB`.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_ascii_lowercase();
+    let power = match unit.chars().next() {
+        None | Some('b') => 0,
+        Some(letter) => match "kmgtp".find(letter) {
+            Some(at) => at + 1,
+            None => usize::MAX,
+        },
+    };
+    let base: f64 = match unit.get(1..).unwrap_or_default() {
+        "" | "ib" => 1024.0,
+        "b" => 1000.0,
+        _ => f64::NAN,
+    };
+    let bytes = number.parse::<f64>().ok().filter(|_| power <= 5);
+    let bytes = bytes.map(|number| number * base.powi(i32::try_from(power).unwrap_or(0)));
+    match bytes {
+        // Below 2^53 a float is exact; past 2^63 nobody has a disk.
+        Some(bytes) if bytes.is_finite() && bytes < 9.2e18 => Ok(bytes as u64),
+        _ => Err(format!("{text:?} is not a size: write 500MB, 10GB, 10GiB or bytes")),
+    }
+}
+
+/// A time that is not nothing: `90s`, `30m`, `12h`, `30d`, `1h30m`.
+pub(super) fn age(text: &str) -> Result<Duration, String> {
+    lifetime(text)
+        .and_then(|time| if time.is_zero() { Err("it is no time at all".to_owned()) } else { Ok(time) })
+}
+
+/// A time, or `0`.
+pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is not a time: write 90s, 30m, 24h, 7d or 1h30m");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut seconds: u64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
+        let (number, tail) = rest.split_at(digits);
+        let unit = match tail.chars().next() {
+            Some('s') => 1,
+            Some('m') => 60,
+            Some('h') => 3600,
+            Some('d') => 86_400,
+            Some('w') => 7 * 86_400,
+            _ => return Err(bad()),
+        };
+        let part = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+        seconds = part.and_then(|part| seconds.checked_add(part)).ok_or_else(bad)?;
+        rest = &tail[1..];
+    }
+    // A hundred thousand years: any date stays one.
+    if seconds == 0 && text.is_empty() || seconds > 3_000_000_000_000 {
+        return Err(bad());
+    }
+    Ok(Duration::from_secs(seconds))
 }
 
 /// A mount the user asks for.

@@ -69,6 +69,13 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", of_day / 3600, of_day / 60 % 60, of_day % 60)
 }
 
+/// The same with nanoseconds: `2026-01-31T12:00:00.000000001Z`.
+pub(crate) fn rfc3339_nanos(time: SystemTime) -> String {
+    let nanos = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+    let whole = rfc3339(time);
+    format!("{}.{nanos:09}Z", whole.trim_end_matches('Z'))
+}
+
 /// Year, month and day of the day that is `days` after 1970-01-01.
 ///
 /// Counted in eras of 400 years (146 097 days) that begin on a first of March, so that the leap day comes last: the

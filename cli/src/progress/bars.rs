@@ -1,17 +1,16 @@
-//! A pull on a terminal: one line a layer, redrawn in place.
+//! Work on a terminal: one line a thing, redrawn in place.
 //!
-//! An image with more layers than the terminal has lines shows those that move, and drops those that are done; a total
-//! line below is always there. Drawing is limited by `indicatif` to 20 times a second.
+//! When there are more things than the terminal has lines, those that move are shown, and those that are done are dropped; a
+//! total line below is always there. Drawing is limited by `indicatif` to 20 times a second.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use runtime_api::windlass::v1::pull_event::Event;
-use runtime_api::windlass::v1::{LayerProgress, LayerState, PullEvent, Resolved};
 
 use super::line::{self, Pace};
-use crate::output::{amount, colours, printable};
+use super::step::{Item, Phase, Step};
+use crate::output::{amount, colours};
 
 /// Lines the total, the shell's prompt and a message need besides the layers'.
 const OTHER_LINES: usize = 4;
@@ -23,32 +22,31 @@ const SIZE_DEFAULT: storage_sys::terminal::Size = storage_sys::terminal::Size { 
 pub(crate) struct Bars {
     all: MultiProgress,
     total: ProgressBar,
-    layers: HashMap<String, Layer>,
+    shown: HashMap<String, Shown>,
     order: Vec<String>,
     crowded: bool,
     colours: bool,
 }
 
-struct Layer {
+struct Shown {
     line: Option<ProgressBar>,
-    received_bytes: u64,
-    size_bytes: u64,
-    over: bool,
-    /// When the first bytes of this pull were seen, and how many an earlier one had left.
+    item: Item,
+    /// When the first bytes of this command were seen, and how many an earlier one had left.
     first: Option<(Instant, u64)>,
 }
 
-impl Layer {
-    fn new(size_bytes: u64) -> Self {
-        Self { line: None, received_bytes: 0, size_bytes, over: false, first: None }
-    }
-
-    fn pace(&mut self, progress: &LayerProgress) -> Pace {
-        if progress.state() != LayerState::Downloading {
+impl Shown {
+    fn pace(&mut self) -> Pace {
+        if self.item.phase != Phase::Moving {
             return Pace::default();
         }
-        let (since, before) = *self.first.get_or_insert((Instant::now(), progress.received_bytes));
-        Pace { bytes: progress.received_bytes.saturating_sub(before), elapsed: since.elapsed() }
+        let (since, before) = *self.first.get_or_insert((Instant::now(), self.item.done_bytes));
+        Pace { bytes: self.item.done_bytes.saturating_sub(before), elapsed: since.elapsed() }
+    }
+
+    /// Bytes that are behind us.
+    fn done_bytes(&self) -> u64 {
+        if self.item.phase.is_over() { self.item.total_bytes } else { self.item.done_bytes }
     }
 }
 
@@ -57,58 +55,53 @@ impl Bars {
     pub(crate) fn new() -> Self {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let total = all.add(ProgressBar::new_spinner().with_style(style("{spinner} {wide_msg}")));
-        total.set_message("resolving");
+        total.set_message("starting");
         total.enable_steady_tick(Duration::from_millis(100));
-        Self { all, total, layers: HashMap::new(), order: Vec::new(), crowded: false, colours: colours() }
+        Self { all, total, shown: HashMap::new(), order: Vec::new(), crowded: false, colours: colours() }
     }
 
     /// Shows an event.
-    pub(super) fn event(&mut self, event: &PullEvent) {
-        match &event.event {
-            Some(Event::Resolved(resolved)) => self.resolved(resolved),
-            Some(Event::Layer(layer)) => self.layer(layer),
-            Some(Event::Message(message)) => {
-                // A terminal that cannot be written to shows no bars either.
-                let _ = self.all.println(printable(&message.text));
+    pub(super) fn step(&mut self, step: Step) {
+        match step {
+            Step::Begin { items, .. } => {
+                self.crowded = items.len() + OTHER_LINES > usize::from(terminal().rows);
+                for item in items {
+                    // What is in it twice is one thing here.
+                    if !self.shown.contains_key(&item.key) {
+                        self.item(item);
+                    }
+                }
             }
-            Some(Event::Done(_)) | None => {}
+            Step::Item(item) => self.item(item),
+            // A terminal that cannot be written to shows no bars either.
+            Step::Message(text) => drop(self.all.println(text)),
+            Step::Done => {}
         }
     }
 
-    fn resolved(&mut self, resolved: &Resolved) {
-        self.crowded = resolved.layers.len() + OTHER_LINES > usize::from(terminal().rows);
-        for layer in &resolved.layers {
-            // A layer that is in the image twice is one layer here.
-            if self.layers.contains_key(&layer.digest) {
-                continue;
-            }
-            self.order.push(layer.digest.clone());
-            self.layers.insert(layer.digest.clone(), Layer::new(layer.size_bytes));
-            let waiting = LayerProgress {
-                digest: layer.digest.clone(),
-                state: LayerState::Waiting.into(),
-                total_bytes: layer.size_bytes,
-                ..LayerProgress::default()
-            };
-            self.layer(&waiting);
-        }
+    /// Does `write` while the bars are not drawn.
+    pub(super) fn pause<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.all.suspend(write)
     }
 
-    fn layer(&mut self, progress: &LayerProgress) {
-        let over = matches!(progress.state(), LayerState::Done | LayerState::Exists);
-        let layer =
-            self.layers.entry(progress.digest.clone()).or_insert_with(|| Layer::new(progress.total_bytes));
-        layer.over = over;
-        layer.received_bytes = if over { layer.size_bytes } else { progress.received_bytes };
-        if self.crowded && (over || progress.state() == LayerState::Waiting) {
-            if let Some(line) = layer.line.take() {
+    fn item(&mut self, item: Item) {
+        let (key, phase) = (item.key.clone(), item.phase);
+        if !self.shown.contains_key(&key) {
+            self.order.push(key.clone());
+            self.crowded |= self.order.len() + OTHER_LINES > usize::from(terminal().rows);
+        }
+        let shown =
+            self.shown.entry(key).or_insert_with(|| Shown { line: None, item: item.clone(), first: None });
+        shown.item = item;
+        if self.crowded && (phase.is_over() || phase == Phase::Waiting) {
+            if let Some(line) = shown.line.take() {
                 line.finish_and_clear();
                 self.all.remove(&line);
             }
         } else {
-            let pace = layer.pace(progress);
-            let text = line::layer(progress, pace, usize::from(terminal().columns), self.colours);
-            let line = layer.line.get_or_insert_with(|| {
+            let pace = shown.pace();
+            let text = line::item(&shown.item, pace, usize::from(terminal().columns), self.colours);
+            let line = shown.line.get_or_insert_with(|| {
                 self.all.insert_before(&self.total, ProgressBar::no_length().with_style(style("{wide_msg}")))
             });
             line.set_message(text);
@@ -117,16 +110,16 @@ impl Bars {
     }
 
     fn show_total(&self) {
-        let received: u64 = self.layers.values().map(|layer| layer.received_bytes).sum();
-        let size: u64 = self.layers.values().map(|layer| layer.size_bytes).sum();
-        let over = self.layers.values().filter(|layer| layer.over).count();
-        let (received, size) = (amount::size(received), amount::size(size));
-        self.total.set_message(format!("{received} of {size}, {over} of {} layers", self.layers.len()));
+        let sum = |bytes: fn(&Shown) -> u64| self.shown.values().map(bytes).fold(0, u64::saturating_add);
+        let (done, size) = (sum(Shown::done_bytes), sum(|shown| shown.item.total_bytes));
+        let over = self.shown.values().filter(|shown| shown.item.phase.is_over()).count();
+        let (done, size) = (amount::size(done), amount::size(size));
+        self.total.set_message(format!("{done} of {size}, {over} of {} done", self.shown.len()));
     }
 
-    /// Takes the total line away and leaves the layers as they are.
+    /// Takes the total line away and leaves the others as they are.
     pub(super) fn finish(&mut self) {
-        for line in self.order.iter().filter_map(|digest| self.layers.get(digest)?.line.as_ref()) {
+        for line in self.order.iter().filter_map(|key| self.shown.get(key)?.line.as_ref()) {
             line.abandon();
         }
         self.total.finish_and_clear();

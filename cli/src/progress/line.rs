@@ -1,13 +1,11 @@
-//! One layer's line: who, what it does, how far it is, how fast. A pure function of its state and the terminal's width.
+//! One thing's line: who, what it does, how far it is, how fast. A pure function of its state and the terminal's width.
 
 use std::time::Duration;
 
-use runtime_api::windlass::v1::{LayerProgress, LayerState};
-
-use super::{events, short};
+use super::step::{Item, Phase};
 use crate::output::amount;
 
-/// Characters of a line besides the bar: digest 12, state 13, brackets 2, amounts 19, rate 11, and the blanks between.
+/// Characters of a line besides the bar: name 12, state 13, brackets 2, amounts 19, rate 11, and the blanks between.
 const OTHER_CHARS: usize = 65;
 
 /// Narrowest and widest bar, in characters: below it says nothing, above it says no more.
@@ -34,33 +32,33 @@ impl Pace {
     }
 }
 
-/// The line for a layer on a terminal of `width` columns.
-pub(super) fn layer(progress: &LayerProgress, pace: Pace, width: usize, colours: bool) -> String {
-    let state = progress.state();
-    let head = format!("{}  {:<12} ", short(&progress.digest), label(state));
-    let total = amount::size(progress.total_bytes);
-    match state {
-        LayerState::Downloading => {
-            let received = amount::size(progress.received_bytes);
-            let bar = bar(progress.received_bytes, progress.total_bytes, width, colours);
-            format!("{head}{bar}{received:>8} / {total:<8}  {}", pace.rate())
-        }
-        LayerState::Unpacking => {
-            let bar = bar(progress.received_bytes, progress.total_bytes, width, colours);
-            format!("{head}{bar}{total:>8} -> {}", amount::size(progress.unpacked_bytes))
-        }
+/// Columns that a name gets when it is longer than a short digest.
+const NAME_CHARS_MAX: usize = 40;
+
+/// The line for `item` on a terminal of `width` columns.
+pub(super) fn item(item: &Item, pace: Pace, width: usize, colours: bool) -> String {
+    let name: String = item.name.chars().take(NAME_CHARS_MAX).collect();
+    let head = format!("{name:<12}  {:<13}", item.word);
+    // A long name is paid for by the bar.
+    let width = width.saturating_sub(head.chars().count().saturating_sub(HEAD_CHARS));
+    let total = if item.total_bytes == 0 { String::new() } else { amount::size(item.total_bytes) };
+    let done = amount::size(item.done_bytes);
+    let bar = |known: bool| {
+        if known { bar(item.done_bytes, item.total_bytes, width, colours) } else { String::new() }
+    };
+    match (item.phase, item.made_bytes) {
+        (Phase::Moving, _) if total.is_empty() => format!("{head}{done:>8}  {}", pace.rate()),
+        (Phase::Moving, _) => format!("{head}{}{done:>8} / {total:<8}  {}", bar(true), pace.rate()),
+        (Phase::Working, Some(made)) => format!("{head}{}{total:>8} -> {}", bar(true), amount::size(made)),
+        (Phase::Working, None) => format!("{head}{}{done:>8} / {total:<8}", bar(item.total_bytes > 0)),
         _ => format!("{head}{total:>8}"),
     }
     .trim_end()
     .to_owned()
 }
 
-fn label(state: LayerState) -> &'static str {
-    match state {
-        LayerState::Exists => "here already",
-        other => events::state(other),
-    }
-}
+/// Characters of a name as long as a short digest, and a state.
+const HEAD_CHARS: usize = 27;
 
 /// `[=====>    ]  `, or nothing when there is no room for one.
 fn bar(part: u64, whole: u64, width: usize, colours: bool) -> String {
@@ -82,64 +80,76 @@ fn bar(part: u64, whole: u64, width: usize, colours: bool) -> String {
 mod tests {
     use super::*;
 
-    fn progress(state: LayerState, received_bytes: u64) -> LayerProgress {
-        LayerProgress {
-            digest: format!("sha256:{}", "ab".repeat(32)),
-            state: state.into(),
-            received_bytes,
+    fn layer(word: &str, phase: Phase, done_bytes: u64) -> Item {
+        Item {
+            key: String::new(),
+            name: "ab".repeat(6),
+            word: word.to_owned(),
+            phase,
+            done_bytes,
             total_bytes: 4 << 20,
-            unpacked_bytes: 9 << 20,
+            made_bytes: (word == "unpacking").then_some(9 << 20),
         }
     }
 
-    fn text(state: LayerState, received_bytes: u64, width: usize) -> String {
-        let pace = Pace { bytes: received_bytes, elapsed: Duration::from_secs(1) };
-        layer(&progress(state, received_bytes), pace, width, false)
+    fn text(word: &str, phase: Phase, done_bytes: u64, width: usize) -> String {
+        let pace = Pace { bytes: done_bytes, elapsed: Duration::from_secs(1) };
+        item(&layer(word, phase, done_bytes), pace, width, false)
     }
 
     #[test]
-    fn each_state_has_its_line() {
-        for (state, received, expected) in [
-            (LayerState::Waiting, 0, "abababababab  waiting       4.0 MiB"),
+    fn each_phase_has_its_line() {
+        for (word, phase, done, expected) in [
+            ("waiting", Phase::Waiting, 0, "abababababab  waiting       4.0 MiB"),
             (
-                LayerState::Downloading,
+                "downloading",
+                Phase::Moving,
                 1 << 20,
                 "abababababab  downloading  [===>           ]   1.0 MiB / 4.0 MiB   1.0 MiB/s",
             ),
             (
-                LayerState::Unpacking,
+                "unpacking",
+                Phase::Working,
                 4 << 20,
                 "abababababab  unpacking    [===============]   4.0 MiB -> 9.0 MiB",
             ),
-            (LayerState::Done, 4 << 20, "abababababab  done          4.0 MiB"),
-            (LayerState::Exists, 0, "abababababab  here already  4.0 MiB"),
+            (
+                "converting",
+                Phase::Working,
+                2 << 20,
+                "abababababab  converting   [=======>       ]   2.0 MiB / 4.0 MiB",
+            ),
+            ("done", Phase::Done, 4 << 20, "abababababab  done          4.0 MiB"),
+            ("here already", Phase::Spared, 0, "abababababab  here already  4.0 MiB"),
         ] {
-            assert_eq!(text(state, received, 80), expected);
+            assert_eq!(text(word, phase, done, 80), expected);
         }
     }
 
     #[test]
     fn a_line_fits_its_terminal_if_it_has_eighty_columns() {
-        let mut widest = progress(LayerState::Downloading, 999 << 30);
+        let mut widest = layer("downloading", Phase::Moving, 999 << 30);
         widest.total_bytes = 999 << 30;
         let pace = Pace { bytes: 999 << 20, elapsed: Duration::from_secs(1) };
         for width in [80, 100, 200] {
-            assert!(layer(&widest, pace, width, false).chars().count() < width);
+            assert!(item(&widest, pace, width, false).chars().count() < width);
         }
-        assert!(!text(LayerState::Downloading, 0, 60).contains('['));
+        widest.name = "docker.io/library/alpine:latest".to_owned();
+        assert!(item(&widest, pace, 100, false).chars().count() < 100);
+        assert!(!text("downloading", Phase::Moving, 0, 60).contains('['));
     }
 
     #[test]
     fn an_early_rate_is_not_shown() {
         let pace = Pace { bytes: 1 << 30, elapsed: Duration::from_millis(10) };
-        assert!(!layer(&progress(LayerState::Downloading, 1), pace, 80, false).contains("/s"));
+        assert!(!item(&layer("downloading", Phase::Moving, 1), pace, 80, false).contains("/s"));
     }
 
     #[test]
     fn odd_numbers_are_no_panic() {
         for (received, total) in [(5, 0), (0, 0), (u64::MAX, 1)] {
-            let odd = LayerProgress { total_bytes: total, ..progress(LayerState::Downloading, received) };
-            assert!(!layer(&odd, Pace::default(), 80, true).is_empty());
+            let odd = Item { total_bytes: total, ..layer("downloading", Phase::Moving, received) };
+            assert!(!item(&odd, Pace::default(), 80, true).is_empty());
         }
     }
 }

@@ -1,90 +1,77 @@
-//! A pull as plain lines: what it is, each layer's begin and end, and a sign of life now and then.
+//! Work as plain lines: what it is, each thing's begin and end, and a sign of life now and then.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use runtime_api::windlass::v1::pull_event::Event;
-use runtime_api::windlass::v1::{LayerProgress, LayerState, PullEvent, Resolved};
-
-use super::{events, short};
-use crate::output::{amount, printable};
+use super::step::{Item, Phase, Step};
+use crate::output::amount;
 
 /// Between two signs of life: often enough for a watched log, rare enough for a kept one.
 const LIFE: Duration = Duration::from_secs(5);
 
 /// What has been shown, to show only what changes.
 pub(crate) struct Lines {
-    layers: BTreeMap<String, (LayerState, u64)>,
-    total_bytes: u64,
+    items: BTreeMap<String, Item>,
     last: Option<Instant>,
 }
 
 impl Lines {
     /// Nothing shown yet.
     pub(crate) fn new() -> Self {
-        Self { layers: BTreeMap::new(), total_bytes: 0, last: None }
+        Self { items: BTreeMap::new(), last: None }
     }
 
-    /// The lines that `event`, arriving at `now`, is worth.
-    pub(super) fn event(&mut self, event: &PullEvent, now: Instant) -> Vec<String> {
-        match &event.event {
-            Some(Event::Resolved(resolved)) => {
+    /// The lines that `step`, arriving at `now`, is worth.
+    pub(super) fn step(&mut self, step: Step, now: Instant) -> Vec<String> {
+        match step {
+            Step::Begin { title, items } => {
                 self.last = Some(now);
-                self.total_bytes = resolved.layers.iter().map(|layer| layer.size_bytes).sum();
-                vec![resolved_line(resolved, self.total_bytes)]
+                self.items.extend(items.into_iter().map(|item| (item.key.clone(), item)));
+                vec![title]
             }
-            Some(Event::Layer(layer)) => self.layer(layer, now),
-            Some(Event::Message(message)) => vec![printable(&message.text)],
-            Some(Event::Done(_)) => self.done(),
-            None => Vec::new(),
+            Step::Item(item) => self.item(item, now),
+            Step::Message(text) => vec![text],
+            Step::Done => self.done(),
         }
     }
 
-    fn layer(&mut self, layer: &LayerProgress, now: Instant) -> Vec<String> {
-        let state = layer.state();
-        let before = self.layers.insert(layer.digest.clone(), (state, layer.received_bytes));
+    fn item(&mut self, item: Item, now: Instant) -> Vec<String> {
+        let (phase, word) = (item.phase, item.word.clone());
+        let line = match item.total_bytes {
+            0 => format!("{}: {word}", item.name),
+            total => format!("{}: {word} ({})", item.name, amount::size(total)),
+        };
+        let before = self.items.insert(item.key.clone(), item).map(|item| item.phase);
         let mut lines = Vec::new();
-        if matches!(state, LayerState::Waiting | LayerState::Exists) {
-            // Nothing moves: those that are here already are counted at the end.
-        } else if before.map(|(state, _)| state) != Some(state) {
-            let size = amount::size(layer.total_bytes);
-            lines.push(format!("{}: {} ({size})", short(&layer.digest), events::state(state)));
+        if matches!(phase, Phase::Waiting | Phase::Spared) {
+            // Nothing moves: what is there already is counted at the end.
+        } else if before != Some(phase) {
+            lines.push(line);
             self.last = Some(now);
         } else if self.last.is_none_or(|last| now.duration_since(last) >= LIFE) {
-            let received: u64 = self.layers.values().map(|(_, received)| received).sum();
-            lines.push(format!("{} of {} received", amount::size(received), amount::size(self.total_bytes)));
+            let sum = |bytes: fn(&Item) -> u64| self.items.values().map(bytes).fold(0, u64::saturating_add);
+            let (done, total) = (sum(|item| item.done_bytes), sum(|item| item.total_bytes));
+            lines.push(format!("{} of {}", amount::size(done), amount::size(total)));
             self.last = Some(now);
         }
         lines
     }
 
+    /// How much was not to be done, by word: `2 here already`, `1 mounted`.
     fn done(&self) -> Vec<String> {
-        match self.layers.values().filter(|(state, _)| *state == LayerState::Exists).count() {
-            0 => Vec::new(),
-            here => vec![format!("{} here already", counted(here))],
+        let mut spared: BTreeMap<&str, usize> = BTreeMap::new();
+        for item in self.items.values().filter(|item| item.phase == Phase::Spared) {
+            *spared.entry(&item.word).or_default() += 1;
         }
+        spared.into_iter().map(|(word, count)| format!("{count} {word}")).collect()
     }
-}
-
-fn counted(count: usize) -> String {
-    format!("{count} layer{}", if count == 1 { "" } else { "s" })
-}
-
-fn resolved_line(resolved: &Resolved, total_bytes: u64) -> String {
-    format!(
-        "{} is {} for {}: {}, {}",
-        printable(&resolved.reference),
-        short(&resolved.digest),
-        printable(&resolved.platform),
-        counted(resolved.layers.len()),
-        amount::size(total_bytes)
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runtime_api::windlass::v1::{Done, Layer};
+    use runtime_api::windlass::v1::pull_event::Event;
+    use runtime_api::windlass::v1::{Done, Layer, LayerProgress, LayerState, PullEvent, Resolved};
 
     fn layer(state: LayerState, received_bytes: u64) -> PullEvent {
         let digest = format!("sha256:{}", "ab".repeat(32));
@@ -102,13 +89,18 @@ mod tests {
     fn a_layer_is_a_line_for_each_change_and_a_sign_of_life() {
         let mut lines = Lines::new();
         let start = Instant::now();
+        let mut shown = Vec::new();
+        let mut tell = |event: &PullEvent, seconds: u64| {
+            let step = Step::of_pull(event).unwrap();
+            shown.extend(lines.step(step, start + Duration::from_secs(seconds)));
+        };
         let resolved = Resolved {
             reference: "r/a:1".to_owned(),
             digest: format!("sha256:{}", "cd".repeat(32)),
             platform: "linux/amd64".to_owned(),
-            layers: vec![Layer { digest: String::new(), size_bytes: 2048 }],
+            layers: vec![Layer { digest: format!("sha256:{}", "ab".repeat(32)), size_bytes: 2048 }],
         };
-        let mut shown = lines.event(&PullEvent { event: Some(Event::Resolved(resolved)) }, start);
+        tell(&PullEvent { event: Some(Event::Resolved(resolved)) }, 0);
         for (seconds, state, received) in [
             (0, LayerState::Waiting, 0),
             (1, LayerState::Downloading, 0),
@@ -118,19 +110,18 @@ mod tests {
             (8, LayerState::Done, 2048),
             (9, LayerState::Exists, 0),
         ] {
-            shown.extend(lines.event(&layer(state, received), start + Duration::from_secs(seconds)));
+            tell(&layer(state, received), seconds);
         }
-        let done = PullEvent { event: Some(Event::Done(Done::default())) };
-        shown.extend(lines.event(&done, start + Duration::from_secs(10)));
+        tell(&PullEvent { event: Some(Event::Done(Done::default())) }, 10);
         assert_eq!(
             shown,
             [
                 "r/a:1 is cdcdcdcdcdcd for linux/amd64: 1 layer, 2.0 KiB",
                 "abababababab: downloading (2.0 KiB)",
-                "1.0 KiB of 2.0 KiB received",
+                "1.0 KiB of 2.0 KiB",
                 "abababababab: unpacking (2.0 KiB)",
                 "abababababab: done (2.0 KiB)",
-                "1 layer here already",
+                "1 here already",
             ]
         );
     }

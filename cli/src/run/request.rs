@@ -29,7 +29,7 @@ pub(super) fn build(args: &RunArgs) -> Result<RunRequest, CliError> {
         net_host: args.net_host,
         mounts,
         runtime: runtime(args.runtime.as_deref()),
-        snapshotter: args.registry.snapshotter.clone().unwrap_or_default(),
+        snapshotter: args.snapshotter.name(),
         remove: args.rm,
         hostname: args.hostname.clone().unwrap_or_default(),
         read_only: args.read_only,

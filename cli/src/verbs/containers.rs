@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Row, as_rfc3339, for_each, shortened, show};
-use crate::args::{ContainerRemoveArgs, ContainersVerb, Global, KillArgs, ListArgs, TasksVerb};
+use crate::args::{ContainerRemoveArgs, ContainersVerb, Global, KillArgs, ListArgs, TasksVerb, fields};
 use crate::client::{Client, failed};
 use crate::error::CliError;
 use crate::output::{self, amount, command_line};
@@ -60,6 +60,7 @@ impl ContainerRow {
 }
 
 impl Row for ContainerRow {
+    const FIELDS: &'static [&'static str] = fields::CONTAINERS;
     const HEADINGS: &'static [&'static str] = &["ID", "IMAGE", "COMMAND", "STATUS", "AGE"];
 
     fn name(&self) -> &str {
@@ -82,6 +83,7 @@ struct TaskRow {
 }
 
 impl Row for TaskRow {
+    const FIELDS: &'static [&'static str] = fields::TASKS;
     const HEADINGS: &'static [&'static str] = &["ID", "PID", "STATUS", "EXIT"];
 
     fn name(&self) -> &str {
@@ -103,7 +105,7 @@ pub(crate) async fn run(global: &Global, verb: &ContainersVerb) -> Result<(), Cl
     match verb {
         ContainersVerb::Ls(args) => {
             let rows: Vec<ContainerRow> = all(&client).await?.into_iter().map(ContainerRow::from).collect();
-            show(&rows, args, global.format)
+            show(&rows, args, &global.format)
         }
         ContainersVerb::Info { id } => {
             let container = find(&client, id).await?;
@@ -133,7 +135,7 @@ async fn list_tasks(client: &Client, args: &ListArgs, global: &Global) -> Result
         .map(ContainerRow::from)
         .map(|row| TaskRow { id: row.id, pid: row.pid, status: row.status, exit_code: row.exit_code })
         .collect();
-    show(&rows, args, global.format)
+    show(&rows, args, &global.format)
 }
 
 async fn kill(client: &Client, args: &KillArgs) -> Result<(), CliError> {

@@ -1,177 +1,114 @@
-//! `content ls|get` and `snapshots ls`.
+//! `content ...`: which verb is where, and those that touch one blob.
 
-use std::collections::BTreeMap;
-use std::time::SystemTime;
+mod edit;
+mod list;
+mod prune;
+mod remote;
+mod upload;
 
-use runtime_api::containerd::services::content::v1::{Info, ListContentRequest};
-use runtime_api::containerd::services::snapshots::v1::{self as snapshots, Kind, ListSnapshotsRequest};
-use serde::Serialize;
-use storage_model::Digest;
+use runtime_api::containerd::services::content::v1::{DeleteContentRequest, Info, UpdateRequest};
 
-use super::{Row, as_rfc3339, labels, show, time};
-use crate::args::{ContentVerb, Global, SnapshotListArgs, SnapshotsVerb};
+use super::{all_labels, for_each, label_change};
+use crate::args::{ContentVerb, Format, Global, Label};
 use crate::client::{Client, failed};
 use crate::error::CliError;
-use crate::output::{self, amount};
+use crate::output::{self, printable};
+use crate::pull;
 
-/// Content in a list.
-#[derive(Debug, Clone, Serialize)]
-struct ContentRow {
-    digest: String,
-    size_bytes: u64,
-    #[serde(serialize_with = "as_rfc3339")]
-    created: SystemTime,
-    labels: BTreeMap<String, String>,
-}
-
-impl From<Info> for ContentRow {
-    fn from(info: Info) -> Self {
-        Self {
-            digest: info.digest,
-            size_bytes: u64::try_from(info.size).unwrap_or(0),
-            created: time(info.created_at),
-            labels: info.labels.into_iter().collect(),
-        }
-    }
-}
-
-impl Row for ContentRow {
-    const HEADINGS: &'static [&'static str] = &["DIGEST", "SIZE", "AGE", "LABELS"];
-
-    fn name(&self) -> &str {
-        &self.digest
-    }
-
-    fn cells(&self, now: SystemTime) -> Vec<String> {
-        vec![
-            self.digest.clone(),
-            amount::size(self.size_bytes),
-            amount::age(now, self.created),
-            labels(&self.labels),
-        ]
-    }
-}
-
-/// A snapshot in a list.
-#[derive(Debug, Clone, Serialize)]
-struct SnapshotRow {
-    key: String,
-    parent: String,
-    kind: &'static str,
-    #[serde(serialize_with = "as_rfc3339")]
-    created: SystemTime,
-    labels: BTreeMap<String, String>,
-}
-
-impl From<snapshots::Info> for SnapshotRow {
-    fn from(info: snapshots::Info) -> Self {
-        let kind = match info.kind() {
-            Kind::Unknown => "unknown",
-            Kind::View => "view",
-            Kind::Active => "active",
-            Kind::Committed => "committed",
-        };
-        Self {
-            kind,
-            created: time(info.created_at),
-            key: info.name,
-            parent: info.parent,
-            labels: info.labels.into_iter().collect(),
-        }
-    }
-}
-
-impl Row for SnapshotRow {
-    const HEADINGS: &'static [&'static str] = &["KEY", "PARENT", "KIND", "AGE"];
-
-    fn name(&self) -> &str {
-        &self.key
-    }
-
-    fn cells(&self, now: SystemTime) -> Vec<String> {
-        vec![self.key.clone(), self.parent.clone(), self.kind.to_owned(), amount::age(now, self.created)]
-    }
-}
+/// Fewest digits of a digest that are taken for the beginning of one.
+const DIGITS_MIN: usize = 4;
 
 /// `content ...`.
 ///
 /// # Errors
 /// [`CliError`].
 pub(crate) async fn run(global: &Global, verb: &ContentVerb) -> Result<(), CliError> {
-    let client = Client::connect(global).await?;
+    let format = &global.format;
+    let connect = || Client::connect(global);
     match verb {
-        ContentVerb::Ls(args) => show(&all(&client).await?, args, global.format),
-        ContentVerb::Get { digest } => get(&client, digest).await,
+        ContentVerb::Ls(args) => list::run(&connect().await?, args, format).await,
+        ContentVerb::Active(args) => list::active(&connect().await?, args, format).await,
+        ContentVerb::Get { digest } => get(&connect().await?, digest).await,
+        ContentVerb::Rm { digests } => {
+            let client = connect().await?;
+            for_each(digests, |digest| remove(&client, digest)).await
+        }
+        ContentVerb::Label { digest, labels } => label(&connect().await?, digest, labels, format).await,
+        ContentVerb::Edit(args) => edit::run(&connect().await?, args).await,
+        ContentVerb::Ingest(args) => upload::ingest(&connect().await?, args).await,
+        ContentVerb::Fetch(args) => pull::fetch(global, args).await,
+        ContentVerb::FetchObject(args) => remote::fetch_object(args).await,
+        ContentVerb::FetchBlob(args) => remote::fetch_blobs(args).await,
+        ContentVerb::PushObject(args) => remote::push_object(&connect().await?, args).await,
+        ContentVerb::Prune(args) => prune::run(&connect().await?, args, format).await,
     }
 }
 
-async fn all(client: &Client) -> Result<Vec<ContentRow>, CliError> {
-    let what = "list content";
-    let request = ListContentRequest { filters: Vec::new() };
-    let mut stream = client.content().list(request).await.map_err(failed(what))?.into_inner();
-    let mut rows = Vec::new();
-    while let Some(part) = stream.message().await.map_err(failed(what))? {
-        rows.extend(part.info.into_iter().map(ContentRow::from));
+/// The whole digest that `typed` is, or is the beginning of.
+///
+/// # Errors
+/// [`CliError::NotFound`], [`CliError::Ambiguous`], and the engine's.
+async fn resolve(client: &Client, typed: &str) -> Result<String, CliError> {
+    let digits = typed.strip_prefix("sha256:").unwrap_or(typed);
+    let is_hex = digits.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+    if is_hex && digits.len() == 64 {
+        return Ok(format!("sha256:{digits}"));
     }
-    Ok(rows)
+    let not_found = || CliError::NotFound {
+        kind: "content",
+        name: typed.to_owned(),
+        namespace: client.namespace().to_string(),
+    };
+    if !is_hex || digits.len() < DIGITS_MIN {
+        return Err(not_found());
+    }
+    let mut matching: Vec<String> =
+        list::all(client, &[]).await?.into_iter().map(|info| info.digest).collect();
+    matching.retain(|digest| digest.strip_prefix("sha256:").is_some_and(|hex| hex.starts_with(digits)));
+    match (matching.len(), matching.pop()) {
+        (1, Some(digest)) => Ok(digest),
+        (_, None) => Err(not_found()),
+        (_, Some(last)) => {
+            matching.push(last);
+            let given = typed.to_owned();
+            Err(CliError::Ambiguous { kind: "digest", given, names: matching.join(", ") })
+        }
+    }
 }
 
-async fn get(client: &Client, digest: &Digest) -> Result<(), CliError> {
+async fn get(client: &Client, typed: &str) -> Result<(), CliError> {
+    let digest = resolve(client, typed).await?;
+    copy(client, &digest).await
+}
+
+/// Content to standard output, as it is.
+///
+/// # Errors
+/// The engine's, and [`CliError::Output`].
+pub(crate) async fn copy(client: &Client, digest: &str) -> Result<(), CliError> {
     let what = format!("get {digest}");
-    let mut stream = client.read(&digest.to_string()).await.map_err(failed(what.clone()))?;
-    while let Some(part) = stream.message().await.map_err(failed(what.clone()))? {
+    let mut stream = client.read(digest).await.map_err(failed(&*what))?;
+    while let Some(part) = stream.message().await.map_err(failed(&*what))? {
         output::print_bytes(&part.data)?;
     }
     Ok(())
 }
 
-/// `snapshots ...`.
-///
-/// # Errors
-/// [`CliError`].
-pub(crate) async fn snapshots(global: &Global, verb: &SnapshotsVerb) -> Result<(), CliError> {
-    let SnapshotsVerb::Ls(args) = verb;
-    let client = Client::connect(global).await?;
-    show(&all_snapshots(&client, args).await?, &args.list, global.format)
+async fn remove(client: &Client, typed: &str) -> Result<(), CliError> {
+    let digest = resolve(client, typed).await?;
+    let request = DeleteContentRequest { digest: digest.clone() };
+    client.content().delete(request).await.map_err(failed(format!("remove {digest}")))?;
+    output::print(&format!("{digest}\n"))
 }
 
-async fn all_snapshots(client: &Client, args: &SnapshotListArgs) -> Result<Vec<SnapshotRow>, CliError> {
-    let what = format!("list snapshots of {}", args.snapshotter);
-    let request = ListSnapshotsRequest { snapshotter: args.snapshotter.clone(), filters: Vec::new() };
-    let mut stream = client.snapshots().list(request).await.map_err(failed(what.clone()))?.into_inner();
-    let mut rows = Vec::new();
-    while let Some(part) = stream.message().await.map_err(failed(what.clone()))? {
-        rows.extend(part.info.into_iter().map(SnapshotRow::from));
-    }
-    Ok(rows)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::args::{Format, ListArgs};
-    use crate::verbs::list;
-
-    #[test]
-    fn snapshots_say_what_kind_they_are() {
-        let info = |name: &str, kind: Kind| snapshots::Info {
-            name: name.to_owned(),
-            kind: kind.into(),
-            ..snapshots::Info::default()
-        };
-        let rows: Vec<SnapshotRow> = [info("a", Kind::Active), info("b", Kind::Committed)]
-            .into_iter()
-            .map(SnapshotRow::from)
-            .collect();
-        let text = list(&rows, &ListArgs { quiet: false }, Format::Table, SystemTime::UNIX_EPOCH).unwrap();
-        assert_eq!(
-            text,
-            "KEY  PARENT  KIND       AGE\na    -       active     now\nb    -       committed  now\n"
-        );
-    }
-
-    #[test]
-    fn a_negative_size_is_no_panic() {
-        assert_eq!(ContentRow::from(Info { size: -1, ..Info::default() }).size_bytes, 0);
-    }
+async fn label(client: &Client, typed: &str, labels: &[Label], format: &Format) -> Result<(), CliError> {
+    let digest = resolve(client, typed).await?;
+    let what = format!("label {digest}");
+    let (labels, mask) = label_change(labels);
+    let info = Some(Info { digest, labels, ..Info::default() });
+    let request = UpdateRequest { info, update_mask: Some(mask) };
+    let updated = client.content().update(request).await.map_err(failed(what))?.into_inner();
+    let labels: std::collections::BTreeMap<_, _> =
+        updated.info.unwrap_or_default().labels.into_iter().collect();
+    output::document(format, &labels, || format!("{}\n", printable(&all_labels(&labels))))
 }

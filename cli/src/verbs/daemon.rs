@@ -13,7 +13,7 @@ use crate::output;
 use crate::start;
 
 /// Where hosts.toml files are looked for, as containerd and nerdctl do.
-const HOSTS_DIRS: [&str; 2] = ["/etc/containerd/certs.d", "/etc/docker/certs.d"];
+pub(crate) const HOSTS_DIRS: [&str; 2] = ["/etc/containerd/certs.d", "/etc/docker/certs.d"];
 
 /// What the log shows unless `WINDLASS_LOG` says otherwise.
 const LOG_DEFAULT: &str = "info";

@@ -3,7 +3,7 @@
 use runtime_api::windlass::v1::{InfoRequest, InfoResponse};
 use serde_json::{Value, json};
 
-use crate::args::{Format, Global, VersionArgs};
+use crate::args::{Global, VersionArgs};
 use crate::client::{Client, failed};
 use crate::error::CliError;
 use crate::output::{self, printable};
@@ -16,14 +16,11 @@ const OWN: &str = env!("CARGO_PKG_VERSION");
 /// [`CliError`]; none from the engine with `--client`.
 pub(crate) async fn version(global: &Global, args: &VersionArgs) -> Result<(), CliError> {
     let engine = if args.client { None } else { Some(ask(global).await?.version) };
-    match global.format {
-        Format::Json => output::print(&output::json(&json!({ "client": OWN, "engine": engine }))?),
-        Format::Table => {
-            let engine =
-                engine.map(|version| format!("engine {}\n", printable(&version))).unwrap_or_default();
-            output::print(&format!("client {OWN}\n{engine}"))
-        }
-    }
+    let document = json!({ "client": OWN, "engine": engine });
+    output::document(&global.format, &document, || {
+        let engine = engine.map(|version| format!("engine {}\n", printable(&version))).unwrap_or_default();
+        format!("client {OWN}\n{engine}")
+    })
 }
 
 /// `info`.
@@ -32,10 +29,8 @@ pub(crate) async fn version(global: &Global, args: &VersionArgs) -> Result<(), C
 /// [`CliError`].
 pub(crate) async fn info(global: &Global) -> Result<(), CliError> {
     let info = ask(global).await?;
-    match global.format {
-        Format::Table => output::print(&text(&info, &global.socket().to_string_lossy())),
-        Format::Json => output::print(&output::json(&document(&info, &global.socket().to_string_lossy()))?),
-    }
+    let socket = global.socket().to_string_lossy().into_owned();
+    output::document(&global.format, &document(&info, &socket), || text(&info, &socket))
 }
 
 async fn ask(global: &Global) -> Result<InfoResponse, CliError> {
