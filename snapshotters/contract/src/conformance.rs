@@ -11,6 +11,7 @@ mod life;
 mod many;
 mod names;
 mod tree;
+mod unpack;
 mod usage;
 
 use std::path::{Path, PathBuf};
@@ -115,10 +116,18 @@ cases! {
         lower_directories_are_renamed_or_refused,
         a_view_refuses_every_write,
         a_view_of_nothing_is_empty_and_read_only,
+        the_layers_of_a_committed_snapshot_are_listed_highest_first,
+    },
+    unpack::{
         a_layer_unpacked_without_a_mount_looks_the_same,
         layers_unpacked_side_by_side_are_stacked_at_commit,
         a_snapshot_is_put_on_another_parent_only_if_it_has_none,
-        the_layers_of_a_committed_snapshot_are_listed_highest_first,
+        what_waits_for_its_parent_is_an_overlay_with_an_upper_directory,
+        what_is_neither_waiting_nor_on_a_parent_is_no_overlay,
+        a_layer_unpacked_before_its_parent_deletes_from_it,
+        a_failed_commit_on_a_parent_changes_nothing,
+        links_within_a_layer_survive_its_commit_on_a_parent,
+        the_trees_of_a_committed_snapshot_are_told_highest_first,
     },
     usage::{
         usage_counts_the_snapshot_without_its_parents,
@@ -130,6 +139,7 @@ cases! {
         a_hundred_and_twenty_eight_layers_are_mounted,
         of_many_that_make_one_key_exactly_one_succeeds,
         many_threads_make_commit_and_remove_at_once,
+        a_thousand_lives_at_once_meet_no_error,
     },
 }
 
@@ -181,6 +191,7 @@ impl<'a> Bench<'a> {
         self.opened = Some(opened);
     }
 
+    /// Directory of the files under test; for looks at what is left in it.
     fn root(&self) -> PathBuf {
         self.scratch.path().canonicalize().unwrap().join("root")
     }

@@ -10,7 +10,7 @@ use storage_model::Labels;
 use storage_sys::tree::{Attributes, EntryPath, Start, Timestamp, Tree, read_xattr};
 
 use super::{Bench, active, committed, describe, refused};
-use crate::{ErrorKind, WhiteoutForm};
+use crate::ErrorKind;
 
 fn mode(path: &Path) -> u32 {
     path.symlink_metadata().unwrap().mode() & 0o7777
@@ -297,82 +297,6 @@ pub(super) fn a_view_of_nothing_is_empty_and_read_only(bench: &mut Bench<'_>) {
         assert_eq!(fs::read_dir(root).unwrap().count(), 0);
         assert_eq!(fs::write(root.join("x"), "").unwrap_err().kind(), Io::ReadOnlyFilesystem);
     });
-}
-
-/// Deletes `name` in a directory that a layer is unpacked into.
-fn delete(target: &Path, name: &str, form: WhiteoutForm) {
-    match form {
-        WhiteoutForm::Apply => fs::remove_file(target.join(name)).unwrap(),
-        WhiteoutForm::Overlay => {
-            let mut tree = Tree::open(target, Start::Upper).unwrap();
-            tree.whiteout(&EntryPath::parse(name.as_bytes()).unwrap()).unwrap();
-            tree.finish().unwrap();
-        }
-    }
-}
-
-pub(super) fn a_layer_unpacked_without_a_mount_looks_the_same(bench: &mut Bench<'_>) {
-    bench.layer("base", None, |root| {
-        fs::write(root.join("gone"), "").unwrap();
-        fs::write(root.join("kept"), "").unwrap();
-    });
-    let s = bench.snapshotter();
-    let key = active("a");
-    let mounts = s.prepare(&key, Some(&committed("base")), &Labels::new()).unwrap();
-    let target = s.layer_target(&key).unwrap();
-    assert!(target.path.is_absolute() && target.path.is_dir());
-    fs::write(target.path.join("new"), "").unwrap();
-    delete(&target.path, "gone", target.whiteouts);
-    let names = |root: &Path| describe(root).into_keys().collect::<Vec<_>>();
-    let expected = ["", "kept", "new"].map(std::path::PathBuf::from);
-    bench.mounted(&mounts, |root| assert_eq!(names(root), expected));
-    s.commit(&key, &committed("c"), None, &Labels::new()).unwrap();
-    assert_eq!(bench.look("c", names), expected);
-    s.view(&active("view"), None, &Labels::new()).unwrap();
-    refused(s.layer_target(&active("view")), ErrorKind::FailedPrecondition);
-}
-
-pub(super) fn layers_unpacked_side_by_side_are_stacked_at_commit(bench: &mut Bench<'_>) {
-    let s = bench.snapshotter();
-    let keys = [active("x 1"), active("x 2"), active("x 3")];
-    for key in &keys {
-        s.prepare(key, None, &Labels::new()).unwrap();
-    }
-    let target = |n: usize| s.layer_target(&keys[n]).unwrap();
-    assert_eq!(target(0).whiteouts, WhiteoutForm::Overlay, "what is deleted lies in a parent to come");
-    fs::write(target(2).path.join("third"), "3").unwrap();
-    fs::write(target(0).path.join("first"), "1").unwrap();
-    fs::write(target(0).path.join("changed"), "1").unwrap();
-    delete(&target(1).path, "first", WhiteoutForm::Overlay);
-    fs::write(target(1).path.join("changed"), "2").unwrap();
-    let names = [committed("one"), committed("two"), committed("three")];
-    s.commit(&keys[0], &names[0], None, &Labels::new()).unwrap();
-    s.commit(&keys[1], &names[1], Some(&names[0]), &Labels::new()).unwrap();
-    s.commit(&keys[2], &names[2], Some(&names[1]), &Labels::new()).unwrap();
-    assert_eq!(s.stat("three").unwrap().parent.as_deref(), Some("two"));
-    bench.look("three", |root| {
-        let names: Vec<_> = describe(root).into_keys().collect();
-        assert_eq!(names, ["", "changed", "third"].map(std::path::PathBuf::from));
-        assert_eq!(read(root.join("changed")), "2");
-    });
-    refused(s.remove("one"), ErrorKind::FailedPrecondition);
-}
-
-pub(super) fn a_snapshot_is_put_on_another_parent_only_if_it_has_none(bench: &mut Bench<'_>) {
-    bench.layer("one", None, |_| {});
-    bench.layer("two", None, |_| {});
-    let s = bench.snapshotter();
-    let (key, one) = (active("a"), committed("one"));
-    s.prepare(&key, Some(&one), &Labels::new()).unwrap();
-    let commit = |key: &str, rebase: &str| {
-        s.commit(&active(key), &committed("c"), Some(&committed(rebase)), &Labels::new())
-    };
-    refused(commit("a", "two"), ErrorKind::InvalidArgument);
-    s.prepare(&active("b"), None, &Labels::new()).unwrap();
-    refused(commit("b", "nobody"), ErrorKind::NotFound);
-    refused(commit("b", "a"), ErrorKind::FailedPrecondition);
-    assert_eq!(s.stat("b").unwrap().parent, None);
-    commit("a", "one").unwrap();
 }
 
 pub(super) fn the_layers_of_a_committed_snapshot_are_listed_highest_first(bench: &mut Bench<'_>) {

@@ -7,7 +7,7 @@ use std::sync::Barrier;
 use storage_model::Labels;
 
 use super::{Bench, active, committed, describe};
-use crate::{ErrorKind, Info, SnapshotError};
+use crate::{ErrorKind, Info, Kind, LabelChange, SnapshotError, Snapshotter};
 
 pub(super) fn a_hundred_and_twenty_eight_layers_are_mounted(bench: &mut Bench<'_>) {
     const LAYERS: usize = 128;
@@ -118,4 +118,65 @@ pub(super) fn many_threads_make_commit_and_remove_at_once(bench: &mut Bench<'_>)
         assert_eq!(fs::read_to_string(root.join("own")).unwrap(), "7 0");
         assert_eq!(fs::read_to_string(root.join("file")).unwrap(), "base");
     });
+}
+
+/// Everything that can happen to one snapshot, from its prepare to its end.
+fn live(s: &dyn Snapshotter, n: usize) {
+    let (key, name, view) =
+        (active(&format!("key {n}")), committed(&format!("name {n}")), active(&format!("view {n}")));
+    let parent = Some(committed("base")).filter(|_| !n.is_multiple_of(4));
+    let mounts = s.prepare(&key, parent.as_ref(), &Labels::new()).unwrap();
+    let target = s.layer_target(&key).unwrap();
+    fs::write(target.path.join("own"), key.as_str()).unwrap();
+    assert_eq!(s.mounts(&key).unwrap(), mounts);
+    s.update(key.as_str(), LabelChange::set("n", n.to_string())).unwrap();
+    assert_eq!(s.stat(key.as_str()).unwrap().labels["n"], n.to_string());
+    assert!(s.usage(key.as_str()).unwrap().inodes >= 2);
+    // One in four was made on nothing and is put on the parent now.
+    s.commit(&key, &name, Some(&committed("base")), &Labels::new()).unwrap();
+    s.view(&view, Some(&name), &Labels::new()).unwrap();
+    let error = s.remove(name.as_str()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    let seen = fs::read_to_string(s.layers(&name).unwrap()[0].join("own")).unwrap();
+    assert_eq!(seen, key.as_str());
+    if n.is_multiple_of(100) {
+        s.cleanup().unwrap();
+    }
+    s.remove(view.as_str()).unwrap();
+    if !n.is_multiple_of(10) {
+        s.remove(name.as_str()).unwrap();
+    }
+}
+
+pub(super) fn a_thousand_lives_at_once_meet_no_error(bench: &mut Bench<'_>) {
+    const LIVES: usize = 1000;
+    bench.layer("base", None, |root| fs::write(root.join("file"), "base").unwrap());
+    let snapshotter = bench.shared();
+    let start = Barrier::new(LIVES);
+    std::thread::scope(|scope| {
+        for n in 0..LIVES {
+            let (s, start) = (&*snapshotter, &start);
+            let life = move || {
+                start.wait();
+                live(s, n);
+            };
+            std::thread::Builder::new().stack_size(256 * 1024).spawn_scoped(scope, life).unwrap();
+        }
+    });
+    let mut left = Vec::new();
+    let mut visit = |info: Info| {
+        assert_eq!(info.kind, Kind::Committed);
+        left.push(info.name);
+        ControlFlow::Continue(())
+    };
+    snapshotter.walk(&mut visit).unwrap();
+    let mut expected: Vec<_> = (0..LIVES).step_by(10).map(|n| format!("name {n}")).collect();
+    expected.push("base".to_owned());
+    expected.sort();
+    left.sort();
+    assert_eq!(left, expected);
+    snapshotter.cleanup().unwrap();
+    for name in ["name 0", "name 990"] {
+        bench.look(name, |root| assert_eq!(fs::read_dir(root).unwrap().count(), 2));
+    }
 }
