@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{self, Sender};
 
 use crate::image::{self, documents};
 use crate::layers::{PlatformImage, PullEvent, Reporter, Stack, Task};
+use crate::pull::RegistryOptions;
 use crate::work::{AfterFailure, WorkLease, blocking};
 use crate::{Engine, EngineError, Image};
 
@@ -41,7 +42,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`ImageError::Absent`] if a layer is not here; else as [`Engine::image`] and [`Engine::pull`]. What was committed
-    /// stays until the next collection, unless the image keeps it.
+    /// stays until the next collection, unless the image keeps it. Stored content that turns out damaged is fetched again
+    /// first, from where it came.
     ///
     /// # Cancel safety
     /// Dropping the future cancels with the same guarantees.
@@ -51,14 +53,34 @@ impl Engine {
         request: UnpackRequest,
         events: Sender<PullEvent>,
     ) -> Result<UnpackedImage, EngineError> {
+        let outcome = self.unpack_once(namespace, &request, events.clone()).await;
+        match outcome {
+            Err(error)
+                if self
+                    .heal_after(&error, (namespace, &request.image), &RegistryOptions::default())
+                    .await =>
+            {
+                self.unpack_once(namespace, &request, events).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn unpack_once(
+        &self,
+        namespace: &Namespace,
+        request: &UnpackRequest,
+        events: Sender<PullEvent>,
+    ) -> Result<UnpackedImage, EngineError> {
         let begun = Instant::now();
         let snapshotter = self.snapshotter(&request.snapshotter, self.space(namespace))?.name();
-        let image = self.find_image(namespace, &request).await?;
+        let image = self.find_image(namespace, request).await?;
         if !self.is_unpacked(namespace, &image, snapshotter).await? {
             let lease = WorkLease::take(self, namespace, "unpack", AfterFailure::Discard).await?;
-            let outcome = self.unpack_leased(&lease, &request, &image, events).await;
+            let outcome = self.unpack_leased(&lease, request, &image, events).await;
             lease.end(outcome).await?;
         }
+        self.note_use(namespace, &image.record.name).await;
         Ok(UnpackedImage { image, snapshotter, seconds: begun.elapsed().as_secs_f64() })
     }
 
@@ -80,6 +102,14 @@ impl Engine {
         };
         let (events, _nobody) = mpsc::channel(1);
         self.unpack(namespace, request, events).await
+    }
+
+    /// Notes that an image is used now: those used longest ago are let go first when there is no room.
+    async fn note_use(&self, namespace: &Namespace, name: &str) {
+        let (space, name) = (self.space(namespace), name.to_owned());
+        if let Err(error) = blocking(move || Ok(space.mark_image_used(&name)?)).await {
+            tracing::debug!(%error, "the use of an image was not noted");
+        }
     }
 
     async fn find_image(&self, namespace: &Namespace, request: &UnpackRequest) -> Result<Image, EngineError> {

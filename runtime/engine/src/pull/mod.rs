@@ -107,11 +107,29 @@ impl Engine {
             .reference
             .parse()
             .map_err(|source| EngineError::Reference { text: request.reference.clone(), source })?;
-        let lease = WorkLease::take(self, namespace, "pull", AfterFailure::Resume).await?;
-        let pulled = self.pull_leased(&lease, reference, request, events).await;
-        let mut pulled = lease.end(pulled).await?;
+        let pulled = self.pull_once(namespace, &reference, &request, events.clone()).await;
+        let mut pulled = match pulled {
+            Err(error)
+                if self.heal_after(&error, (namespace, &request.reference), &request.registry).await =>
+            {
+                self.pull_once(namespace, &reference, &request, events).await?
+            }
+            pulled => pulled?,
+        };
         pulled.seconds = begun.elapsed().as_secs_f64();
         Ok(pulled)
+    }
+
+    async fn pull_once(
+        &self,
+        namespace: &Namespace,
+        reference: &Reference,
+        request: &PullRequest,
+        events: Sender<PullEvent>,
+    ) -> Result<Pulled, EngineError> {
+        let lease = WorkLease::take(self, namespace, "pull", AfterFailure::Resume).await?;
+        let pulled = self.pull_leased(&lease, reference.clone(), request.clone(), events).await;
+        lease.end(pulled).await
     }
 
     async fn pull_leased(
