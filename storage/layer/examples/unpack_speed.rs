@@ -1,11 +1,12 @@
-//! How fast a layer unpacks, against decompression alone and against `tar`.
+//! How fast a layer unpacks, against decompression alone and against `tar`, and what its tree record costs.
 //!
 //! ```text
 //! tar -C / -cf - usr/lib usr/share | head -c ... | gzip -6 > layer.tar.gz     (or any layer)
 //! cargo run --release -p storage-layer --example unpack_speed -- layer.tar.gz [ROUNDS] [DIRECTORY]
 //! ```
-//! Each round runs, in this order: inflate alone, `tar xzf`, [`storage_layer::unpack`]. Wall and CPU time (user and
-//! system, all threads and children) of every round are printed, with the medians before. Run it as root, on an idle
+//! Each round runs, in this order: inflate alone, `tar xzf`, [`storage_layer::unpack`] without and with a record (the
+//! latter two in turns of order). Wall and CPU time (user and system, all threads and children) of every round are
+//! printed, with the medians before. Run it as root, on an idle
 //! machine, with the directory on a file system that has room for all rounds and from which little was deleted lately.
 
 use std::error::Error;
@@ -39,22 +40,26 @@ fn main() -> Anyhow<()> {
         _ => Compression::None,
     };
     let scratch = directory.join(format!("unpack-speed-{}", std::process::id()));
-    let mut costs: [Vec<Cost>; 3] = Default::default();
+    let mut costs: [Vec<Cost>; 4] = Default::default();
     let mut last = None;
     for round in 0..rounds {
         costs[0].push(measure(|| inflate(&layer, compression))?.1);
         costs[1].push(fresh(&scratch.join(format!("tar-{round}")), |target| tar(&layer, target))?.1);
-        let target = scratch.join(format!("unpack-{round}"));
-        let (unpacked, cost) = fresh(&target, |target| ours(&layer, compression, target))?;
-        costs[2].push(cost);
-        last = Some(unpacked);
+        for turn in 0..2 {
+            let recorded = (round + turn) % 2;
+            let target = scratch.join(format!("unpack-{round}-{recorded}"));
+            let record = (recorded == 1).then(|| scratch.join(format!("record-{round}")));
+            let (unpacked, cost) = fresh(&target, |target| ours(&layer, compression, target, record))?;
+            costs[2 + recorded].push(cost);
+            last = Some(unpacked);
+        }
     }
     storage_sys::tree::remove_all(&scratch)?;
     let unpacked = last.ok_or("no rounds")?;
     println!("layer: {} bytes compressed, {unpacked:?}", std::fs::metadata(&layer)?.len());
     let megabytes = unpacked.uncompressed_bytes as f64 / 1e6;
     println!("{:<10} {:>8} {:>8} {:>8}  every round: wall/CPU", "", "wall s", "CPU s", "MB/s");
-    for (name, costs) in ["inflate", "tar x", "unpack"].into_iter().zip(&costs) {
+    for (name, costs) in ["inflate", "tar x", "unpack", "+ record"].into_iter().zip(&costs) {
         let (wall, cpu) = (median(costs, |cost| cost.wall), median(costs, |cost| cost.cpu));
         let rounds: Vec<String> =
             costs.iter().map(|cost| format!("{:.2}/{:.2}", cost.wall, cost.cpu)).collect();
@@ -76,8 +81,9 @@ fn tar(layer: &Path, target: &Path) -> Anyhow<()> {
     if done.success() { Ok(()) } else { Err("tar failed".into()) }
 }
 
-fn ours(layer: &Path, compression: Compression, target: &Path) -> Anyhow<Unpacked> {
-    Ok(unpack(File::open(layer)?, compression, target, &UnpackOptions::default(), &|_| {})?)
+fn ours(layer: &Path, compression: Compression, target: &Path, record: Option<PathBuf>) -> Anyhow<Unpacked> {
+    let options = UnpackOptions { record, ..UnpackOptions::default() };
+    Ok(unpack(File::open(layer)?, compression, target, &options, &|_| {})?)
 }
 
 /// Runs `work` with an empty directory, and writes back afterwards, outside the measurement.

@@ -89,6 +89,8 @@ fn archive() -> Vec<u8> {
         .dir("usr", 0o755)
         .dir("usr/bin", 0o755)
         .file("usr/bin/tool", &[7; 300_000])
+        .dir("dev", 0o755)
+        .dir("run", 0o755)
         .entry(Header::new("dev/null", b'3').device(1, 3).mode(0o666), b"")
         .entry(Header::new("run/pipe", b'6').mode(0o600).owner(5, 6), b"")
         // Replaced and removed within the layer: only what is left counts.
