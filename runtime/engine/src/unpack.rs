@@ -105,7 +105,7 @@ impl Engine {
     }
 
     /// Notes that an image is used now: those used longest ago are let go first when there is no room.
-    async fn note_use(&self, namespace: &Namespace, name: &str) {
+    pub(crate) async fn note_use(&self, namespace: &Namespace, name: &str) {
         let (space, name) = (self.space(namespace), name.to_owned());
         if let Err(error) = blocking(move || Ok(space.mark_image_used(&name)?)).await {
             tracing::debug!(%error, "the use of an image was not noted");

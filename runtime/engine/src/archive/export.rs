@@ -12,12 +12,12 @@ use std::time::Instant;
 
 use storage_content::{ImageRecord, Space, StoreError};
 use storage_layer::tar::{Entry, EntryKind, WriteError, Writer};
-use storage_model::{Descriptor, Digest, Hasher, Namespace, Reference, media};
+use storage_model::{Descriptor, Digest, Hasher, Namespace, Reference};
 use tokio::sync::mpsc::Sender;
 
 use super::docker::Listed;
 use super::{ArchiveError, docker, layout, names};
-use crate::image::contents::{Contents, Wanted};
+use crate::image::contents::{Contents, Wanted, is_bound};
 use crate::image::resolve;
 use crate::transfer::{Board, TransferEvent, TransferKind, TransferState, Transferred, TransferredImage};
 use crate::work::{AfterFailure, WorkLease, Workers, blocking};
@@ -199,12 +199,6 @@ fn called_off(error: WriteError) -> EngineError {
         }
         _ => ArchiveError::Write(error).into(),
     }
-}
-
-/// Layers whose licence forbids to pass them on.
-fn is_bound(blob: &Descriptor) -> bool {
-    matches!(media::layer_kind(&blob.media_type), media::LayerKind::Tar(_))
-        && (blob.media_type.contains("nondistributable") || blob.media_type.contains("foreign"))
 }
 
 fn path(digest: &Digest) -> String {

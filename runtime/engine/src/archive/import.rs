@@ -54,6 +54,9 @@ pub struct ImportRequest {
     pub replace: bool,
 }
 
+/// Names of an image, and what they are to stand for.
+type Named = (Vec<String>, Descriptor);
+
 /// An image found in the archive, and the names it gets.
 struct Found {
     names: Vec<String>,
@@ -235,7 +238,7 @@ fn oci_images(
     inventory: &Inventory,
     naming: &Naming,
     index_name: &str,
-) -> Result<Option<Vec<(Vec<String>, Descriptor)>>, EngineError> {
+) -> Result<Option<Vec<Named>>, EngineError> {
     let Some((descriptor, index)) = layout::index(inventory)? else { return Ok(None) };
     let mut targets = Vec::new();
     for entry in &index.manifests {
@@ -264,7 +267,7 @@ async fn docker_images(
     inventory: Inventory,
     naming: &Naming,
     compress: bool,
-) -> Result<Vec<(Vec<String>, Descriptor)>, EngineError> {
+) -> Result<Vec<Named>, EngineError> {
     let space = lease.space.clone();
     let images = blocking(move || {
         let bytes = inventory.document(docker::MANIFEST).ok_or(ArchiveError::Unknown {

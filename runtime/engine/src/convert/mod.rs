@@ -19,6 +19,15 @@ use tokio::sync::mpsc::Sender;
 
 pub(crate) use recompress::{Recompression, recompress};
 
+/// The index `bytes` with what `renewed` says of its entries, without those it does not know.
+pub(crate) fn reduced_index(
+    media_type: &str,
+    bytes: &[u8],
+    renewed: &HashMap<Digest, Descriptor>,
+) -> Vec<u8> {
+    documents::index(media_type, bytes, renewed, false).1
+}
+
 use crate::image::contents::{Contents, Member, Wanted, is_attestation};
 use crate::image::documents::{keeps, store_small};
 use crate::image::{documents as stored, resolve, tag};

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::documents::typed;
 use crate::EngineError;
+use crate::image::contents::is_bound;
 use crate::image::documents::add_labels;
 use crate::layers::UNCOMPRESSED;
 use crate::transfer::{Board, TransferKind, TransferState};
@@ -40,9 +41,8 @@ impl Recompression {
     /// The compression that `layer` has, if it is one to be changed. Layers whose licence binds their bytes, and
     /// encrypted ones, are not.
     fn changes(&self, layer: &Descriptor) -> Option<Compression> {
-        let bound = layer.media_type.contains("nondistributable") || layer.media_type.contains("foreign");
         match media::layer_kind(&layer.media_type) {
-            LayerKind::Tar(_) if bound => None,
+            LayerKind::Tar(_) if is_bound(layer) => None,
             LayerKind::Tar(from) if self.plain_only => (from == Compression::None).then_some(from),
             // With a level asked for, the same format is made anew too.
             LayerKind::Tar(from) => (from != self.to || self.level.is_some()).then_some(from),

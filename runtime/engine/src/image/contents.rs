@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use storage_content::Space;
-use storage_model::{Descriptor, Digest, Document, Index, Manifest, Platform, media};
+use storage_model::{Descriptor, Digest, Document, Index, LayerKind, Manifest, Platform, media};
 
 use super::{ImageError, documents};
 use crate::EngineError;
@@ -197,6 +197,12 @@ impl Walk<'_> {
 pub(crate) fn is_attestation(entry: &Descriptor) -> bool {
     entry.platform.as_ref().is_some_and(|platform| platform.os == "unknown")
         || entry.annotations.contains_key("vnd.docker.reference.type")
+}
+
+/// Layers whose licence forbids to pass them on: their manifests say where their owner serves them.
+pub(crate) fn is_bound(blob: &Descriptor) -> bool {
+    matches!(media::layer_kind(&blob.media_type), LayerKind::Tar(_))
+        && (blob.media_type.contains("nondistributable") || blob.media_type.contains("foreign"))
 }
 
 /// Place in `index` of the manifest that suits `wanted` best; among equals the first, which is the index's own

@@ -311,7 +311,11 @@ impl LayerJob {
         blocking(move || {
             let mut extraction = Extraction::prepare(snapshotter.clone(), key, working)?;
             let target = snapshotter.layer_target(extraction.key())?;
-            let options = UnpackOptions { whiteouts: target.whiteouts.into(), ..UnpackOptions::default() };
+            let options = UnpackOptions {
+                whiteouts: target.whiteouts.into(),
+                record: target.record.clone(),
+                ..UnpackOptions::default()
+            };
             let progress = |bytes| meter.unpacked(bytes);
             let unpacked = storage_layer::unpack(source, compression, &target.path, &options, &progress)
                 .map_err(|source| layer_error(name, digest, source))?;

@@ -24,7 +24,7 @@ pub(crate) use claims::Claims;
 pub(crate) use layer::fetch_all;
 pub(crate) use progress::{Clock, Part, Reporter};
 pub use progress::{LayerState, Parts, PullEvent};
-pub(crate) use source::{repositories, source_label};
+pub(crate) use source::{SOURCE_PREFIX, repositories, source_label};
 pub(crate) use stack::Stack;
 
 use crate::work::{WorkLease, Workers};

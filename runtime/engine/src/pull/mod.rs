@@ -116,6 +116,7 @@ impl Engine {
             }
             pulled => pulled?,
         };
+        self.note_use(namespace, &pulled.name).await;
         pulled.seconds = begun.elapsed().as_secs_f64();
         Ok(pulled)
     }
