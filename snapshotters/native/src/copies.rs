@@ -111,34 +111,26 @@ impl Form for Copies {
         let number = snapshot.record.number;
         let whole = whole(folder, number);
         if !snapshot.parents.is_empty() {
-            let usage = folder.usage(&whole)?;
-            if counted.is_none() {
-                folder.sync()?;
-            }
-            return Ok(usage);
+            return match counted {
+                // It is for the layer; a copy is counted whole.
+                Some(_) => folder.usage(&whole),
+                None => folder.count_and_sync(number, &whole),
+            };
         }
         // Of a commit that came to nothing, perhaps on another parent.
         folder.discard_if_there(&whole)?;
         let diff = diff(folder, number);
-        let below = base.map(|base| (committed(folder, base.number), base));
-        if let Some((tree, base)) = &below {
+        let below = base.map(|base| committed(folder, base.number));
+        if let (Some(tree), Some(base)) = (&below, base) {
             Top::of_committed(tree.clone(), &base.key)?;
-        } else if !has_whiteouts(&diff)
-            .map_err(|source| SnapshotError::io("look for deletions in", &diff, source))?
-        {
+        } else if !deletes(&diff)? {
             return match counted {
                 Some(usage) => Ok(usage),
-                None => {
-                    let usage = folder.usage(&diff)?;
-                    folder.sync()?;
-                    Ok(usage)
-                }
+                None => folder.count_and_sync(number, &diff),
             };
         }
-        folder.appear(&whole, |new| stack(below.as_ref().map(|(tree, _)| tree.as_path()), &diff, new))?;
-        let usage = folder.usage(&whole)?;
-        folder.sync()?;
-        Ok(usage)
+        folder.appear(&whole, |new| stack(below.as_deref(), &diff, new))?;
+        folder.count_and_sync(number, &whole)
     }
 
     fn sealed(&self, folder: &Folder, number: u64) {
@@ -165,6 +157,10 @@ impl Form for Copies {
         }
         Ok(())
     }
+}
+
+fn deletes(diff: &Path) -> Result<bool, SnapshotError> {
+    has_whiteouts(diff).map_err(|source| SnapshotError::io("look for deletions in", diff, source))
 }
 
 fn copy(tree: &Path, new: &Path) -> Result<(), SnapshotError> {

@@ -104,11 +104,7 @@ impl Form for Layers {
         }
         match counted {
             Some(usage) => Ok(usage),
-            None => {
-                let usage = folder.usage(&files)?;
-                folder.sync()?;
-                Ok(usage)
-            }
+            None => folder.count_and_sync(snapshot.record.number, &files),
         }
     }
 }

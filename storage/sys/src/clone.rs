@@ -10,7 +10,6 @@
 mod attributes;
 mod content;
 mod merge;
-mod place;
 #[cfg(test)]
 mod tests;
 
@@ -24,9 +23,9 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 pub use content::How;
 pub use merge::{has_whiteouts, merge_layer};
 
+use crate::place::Place;
 use attributes::{Copier, Which};
 use content::Contents;
-use place::Place;
 
 /// What a copy made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

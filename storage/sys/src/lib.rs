@@ -6,6 +6,7 @@
 pub mod clone;
 pub mod durable;
 pub mod mount;
+mod place;
 pub mod process;
 pub mod prompt;
 pub mod rootfs;

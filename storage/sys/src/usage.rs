@@ -3,13 +3,13 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::rc::Rc;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Stat};
 use rustix::io::Errno;
+
+use crate::place::Place;
 
 /// What a tree takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,16 +20,6 @@ pub struct DiskUsage {
     pub inodes: u64,
 }
 
-/// A name is appended to a path until it has this many bytes; then the directory itself becomes the base of what is below.
-/// Half of `PATH_MAX`, so that one more name of 255 bytes always fits.
-const RELATIVE_BYTES_MAX: usize = 2048;
-
-/// A directory to be counted: `path` below `base`.
-struct Pending {
-    base: Rc<OwnedFd>,
-    path: Vec<u8>,
-}
-
 /// Counts `root` and everything below it on the same file system. An inode of several names counts once; symbolic links
 /// are counted, not followed. Memory grows with the number of inodes that have several names; depth has no limit.
 ///
@@ -37,30 +27,17 @@ struct Pending {
 /// Those of the kernel for `root` itself and for directories that cannot be read. What disappears while it is counted is
 /// not an error.
 pub fn disk_usage(root: &Path) -> io::Result<DiskUsage> {
-    let top = rustix::fs::open(root, directory_flags(), Mode::empty())?;
-    let stat = rustix::fs::fstat(&top)?;
+    let top = Place::root(root)?;
+    let stat = rustix::fs::fstat(top.base())?;
     let mut counter = Counter { usage: DiskUsage::default(), linked: HashSet::new(), device: stat.st_dev };
     counter.add(&stat);
-    let mut pending = vec![Pending { base: Rc::new(top), path: Vec::new() }];
-    while let Some(next) = pending.pop() {
-        let (base, path) = match next.path.len() {
-            0 => (next.base, Vec::new()),
-            _ => {
-                let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-                let opened =
-                    rustix::fs::openat2(&*next.base, &*next.path, directory_flags(), Mode::empty(), resolve);
-                match opened {
-                    Ok(directory) if next.path.len() > RELATIVE_BYTES_MAX => (Rc::new(directory), Vec::new()),
-                    Ok(directory) => {
-                        counter.directory(&directory, &next.base, &next.path, &mut pending)?;
-                        continue;
-                    }
-                    Err(error) if has_changed(error) => continue,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        };
-        counter.directory(&base, &base, &path, &mut pending)?;
+    let mut pending = vec![top];
+    while let Some(place) = pending.pop() {
+        match place.open() {
+            Ok((directory, place)) => counter.directory(&directory, &place, &mut pending)?,
+            Err(error) if has_changed(&error) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(counter.usage)
 }
@@ -73,14 +50,8 @@ struct Counter {
 }
 
 impl Counter {
-    /// Counts the entries of `directory`, which is `path` below `base`, and notes those to descend into.
-    fn directory(
-        &mut self,
-        directory: &OwnedFd,
-        base: &Rc<OwnedFd>,
-        path: &[u8],
-        pending: &mut Vec<Pending>,
-    ) -> io::Result<()> {
+    /// Counts the entries of `directory`, and notes those to descend into.
+    fn directory(&mut self, directory: &OwnedFd, place: &Place, pending: &mut Vec<Place>) -> io::Result<()> {
         for entry in Dir::read_from(directory)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -89,7 +60,7 @@ impl Counter {
             }
             let stat = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
-                Err(error) if has_changed(error) => continue,
+                Err(Errno::NOENT) => continue,
                 Err(error) => return Err(error.into()),
             };
             if stat.st_dev != self.device {
@@ -97,9 +68,7 @@ impl Counter {
             }
             self.add(&stat);
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                let name = std::ffi::OsStr::from_bytes(name.to_bytes());
-                let below = Path::new(std::ffi::OsStr::from_bytes(path)).join(name);
-                pending.push(Pending { base: base.clone(), path: below.as_os_str().as_bytes().to_vec() });
+                pending.push(place.child(name.to_bytes()));
             }
         }
         Ok(())
@@ -116,18 +85,16 @@ impl Counter {
     }
 }
 
-fn directory_flags() -> OFlags {
-    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
-}
-
 /// Whether the error only says that the tree changed since its names were read.
-fn has_changed(error: Errno) -> bool {
-    matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV)
+fn has_changed(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{Mode, OFlags};
     use std::fs;
     use std::os::unix::fs::{MetadataExt as _, symlink};
 
@@ -150,10 +117,11 @@ mod tests {
     fn depth_has_no_limit() {
         let root = tempfile::tempdir().unwrap();
         let name = "n".repeat(200);
-        let mut directory = rustix::fs::open(root.path(), directory_flags(), Mode::empty()).unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let mut directory = rustix::fs::open(root.path(), flags, Mode::empty()).unwrap();
         for _ in 0..300 {
             rustix::fs::mkdirat(&directory, &*name, Mode::RWXU).unwrap();
-            directory = rustix::fs::openat(&directory, &*name, directory_flags(), Mode::empty()).unwrap();
+            directory = rustix::fs::openat(&directory, &*name, flags, Mode::empty()).unwrap();
         }
         assert_eq!(disk_usage(root.path()).unwrap().inodes, 301);
         crate::tree::remove_all(root.path()).unwrap();

@@ -11,11 +11,17 @@ use rustix::io::Errno;
 pub(super) enum Which {
     /// All.
     All,
-    /// All but overlayfs's own (`trusted.overlay.*`), and what the target has beside them goes.
+    /// All but overlayfs's own (`trusted.overlay.*`), and what the target has beside them goes. An image's attributes in
+    /// that space were escaped (`trusted.overlay.overlay.*`) when it was unpacked, and stay so.
     NotOverlays,
 }
 
-const OVERLAYS: &[u8] = b"trusted.overlay.";
+impl Which {
+    fn leaves_out(self, name: &[u8]) -> bool {
+        let own = name.strip_prefix(b"trusted.overlay.").is_some_and(|rest| !rest.starts_with(b"overlay."));
+        self == Self::NotOverlays && own
+    }
+}
 
 /// Copies attributes; keeps its buffers.
 #[derive(Debug)]
@@ -66,7 +72,7 @@ impl Copier {
         let Self { names, value, .. } = self;
         let length = listed(rustix::fs::flistxattr(from, &mut names[..]))?;
         for name in split(&names[..length]) {
-            if which == Which::NotOverlays && name.starts_with(OVERLAYS) {
+            if which.leaves_out(name) {
                 continue;
             }
             let length = rustix::fs::fgetxattr(from, name, &mut value[..])?;

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, Stat};
 use rustix::io::Errno;
 
 use super::attributes::{Copier, Which, magic};
-use super::place::Place;
+use crate::place::Place;
 
 /// Marks a directory that hides what lower layers have in it.
 const OPAQUE: &str = "trusted.overlay.opaque";

@@ -242,6 +242,7 @@ fn a_merged_layer_deletes_replaces_and_adds() {
     }
     set_xattr(&onto.join("kept"), "user.old", b"goes");
     set_xattr(&layer.join("kept"), "user.new", b"comes");
+    set_xattr(&layer.join("kept"), "trusted.overlay.overlay.opaque", b"an image's own, escaped");
     fs::set_permissions(layer.join("kept"), Permissions::from_mode(0o1770)).unwrap();
     assert!(has_whiteouts(&layer).unwrap() && !has_whiteouts(&onto).unwrap());
     let before = describe(&layer);
@@ -265,7 +266,7 @@ fn a_merged_layer_deletes_replaces_and_adds() {
     );
     assert_eq!(merged[Path::new("")].0 & 0o7777, 0o711, "the top directory is not the layer's");
     let (kept, opaque) = (&merged[Path::new("kept")], &merged[Path::new("opaque")]);
-    assert_eq!((kept.0 & 0o7777, kept.7.keys().len()), (0o1770, 1));
+    assert_eq!((kept.0 & 0o7777, kept.7.keys().len()), (0o1770, 2));
     assert!(kept.7.contains_key(&b"user.new"[..]) && opaque.7.is_empty());
     let inode = |name: &str| onto.join(name).metadata().unwrap().ino();
     assert_eq!(inode("changed"), inode("opaque/changed too"));

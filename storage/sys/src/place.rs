@@ -16,35 +16,35 @@ const DIRECTORY: OFlags =
 
 /// `path` below `base`; the base itself if the path is empty.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(crate) struct Place {
     base: Rc<OwnedFd>,
     path: Vec<u8>,
 }
 
 impl Place {
     /// The directory `path`, which is trusted.
-    pub(super) fn root(path: &Path) -> io::Result<Self> {
+    pub(crate) fn root(path: &Path) -> io::Result<Self> {
         let base = Rc::new(rustix::fs::open(path, DIRECTORY, Mode::empty())?);
         Ok(Self { base, path: Vec::new() })
     }
 
-    pub(super) fn base(&self) -> &OwnedFd {
+    pub(crate) fn base(&self) -> &OwnedFd {
         &self.base
     }
 
-    pub(super) fn path(&self) -> &[u8] {
+    pub(crate) fn path(&self) -> &[u8] {
         &self.path
     }
 
     /// What is called `name` in it.
-    pub(super) fn child(&self, name: &[u8]) -> Self {
+    pub(crate) fn child(&self, name: &[u8]) -> Self {
         let path = if self.path.is_empty() { name.to_vec() } else { [&self.path, &b"/"[..], name].concat() };
         Self { base: Rc::clone(&self.base), path }
     }
 
     /// Opens it for reading, following no link and entering no mount, and returns the place that its entries are named
     /// from.
-    pub(super) fn open(self) -> io::Result<(Rc<OwnedFd>, Self)> {
+    pub(crate) fn open(self) -> io::Result<(Rc<OwnedFd>, Self)> {
         if self.path.is_empty() {
             return Ok((Rc::clone(&self.base), self));
         }
