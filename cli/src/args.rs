@@ -34,7 +34,7 @@ pub(crate) use images::{
 };
 pub(crate) use keep::{CheckArgs, GcArgs, LeasesVerb, NamespacesVerb, ResourceName, WhyArgs};
 pub(crate) use list::{FilteredArgs, ListArgs};
-pub(crate) use observe::{EventsArgs, PluginListArgs, PluginsVerb};
+pub(crate) use observe::{EventsArgs, PluginListArgs, PluginsVerb, ServeArgs};
 pub(crate) use process::{PullPolicy, RunArgs};
 pub(crate) use registry::{LoginArgs, PlatformsArgs, RegistryArgs};
 pub(crate) use snapshots::{DiffArgs, PrepareArgs, SnapshotsArgs, SnapshotsVerb, UnpackArgs, UsageArgs};
@@ -223,6 +223,9 @@ pub(crate) enum Verb {
     /// Show what the store takes on the disk
     #[command(visible_alias = "df", after_help = format::help(fields::KINDS))]
     Usage(ListArgs),
+    /// Be a registry for others: read-only, from what is here
+    #[command(after_help = observe::SERVE_HELP)]
+    Serve(Box<ServeArgs>),
     /// Show the versions of this program and of the engine
     Version(VersionArgs),
     /// Show the engine: its directories, runtimes and features

@@ -195,6 +195,17 @@ pub(crate) enum CliError {
         /// Why not.
         source: storage_registry::RegistryError,
     },
+    /// The address for others cannot be had.
+    #[error("listen at {address}")]
+    Listen {
+        /// What was asked for.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Serving others failed.
+    #[error("serve images")]
+    Serve(#[source] runtime_serve::ServeError),
     /// A registry sent other bytes than were asked for; they are on standard output.
     #[error("what was written is wrong: content of {expected} has digest {actual}")]
     WrongContent {

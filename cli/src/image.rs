@@ -9,4 +9,4 @@ mod record;
 
 pub(crate) use contents::{Contents, Kind, Node, Stored, Variant};
 pub(crate) use details::Details;
-pub(crate) use record::{Image, find, get, matching, not_found, reference};
+pub(crate) use record::{Image, LOOK_FOR, find, get, matching, reference};

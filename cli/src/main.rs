@@ -71,6 +71,7 @@ async fn act(cli: &Cli) -> Result<u8, CliError> {
         Verb::Plugins { verb } => verbs::plugins::run(global, verb).await,
         Verb::Gc(args) => verbs::collect::run(global, args).await,
         Verb::Why(args) => verbs::why::run(global, args).await,
+        Verb::Serve(args) => verbs::serve::run(global, args).await,
         Verb::Usage(args) => verbs::usage::run(global, args).await,
         Verb::Version(args) => verbs::status::version(global, args).await,
         Verb::Info => verbs::status::info(global).await,

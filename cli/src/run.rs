@@ -57,7 +57,7 @@ async fn bring(client: &Client, args: &RunArgs) -> Result<String, CliError> {
     };
     match &here {
         Some(image) if !wanted => return is_asked_for(client, image, args).await,
-        None if !wanted => return Err(image::not_found(client, typed)),
+        None if !wanted => return image::get(client, typed).await.map(|image| image.name),
         _ => {}
     }
     let reference = image::reference(typed)?;

@@ -12,6 +12,7 @@ pub(crate) mod images;
 pub(crate) mod leases;
 pub(crate) mod namespaces;
 pub(crate) mod plugins;
+pub(crate) mod serve;
 pub(crate) mod snapshots;
 pub(crate) mod status;
 pub(crate) mod usage;

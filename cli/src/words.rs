@@ -97,6 +97,9 @@ fn advice(error: &CliError) -> Option<&'static str> {
     match error {
         CliError::NotStarted(error) | CliError::NotChecked(error) => advice(error),
         CliError::TerminalInput(_) => Some("name a file, or send it in: `< FILE`, `PROGRAM |`"),
+        CliError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+            Some("another port with --listen ADDRESS:PORT; port 0 is a free one")
+        }
         CliError::Terminal(_) => Some("send it to a file or a program: `> FILE`, `| PROGRAM`"),
         CliError::Engine { what, source } => of_code(what, source),
         CliError::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some(AS_ROOT),
@@ -109,14 +112,13 @@ fn advice(error: &CliError) -> Option<&'static str> {
             Some("give this root an engine of its own with --state DIR, or leave --root out")
         }
         CliError::SocketPath(_) => Some("choose a shorter directory with --state"),
-        CliError::NotFound { kind: "image", .. } => {
-            Some("`windlass images ls` lists those that are here, `windlass pull` brings one in")
-        }
         CliError::NotUnpacked { .. } => Some("`windlass snapshots unpack IMAGE` unpacks it"),
         CliError::NotFound { kind: "lease", .. } => Some("`windlass leases ls` lists those there are"),
         CliError::NotFound { kind: "content", .. } => Some("`windlass content ls` lists what is here"),
         CliError::OtherPlatform { .. } => Some("name the manifest of that platform: REPOSITORY@sha256:..."),
-        CliError::NotFound { .. } => Some("`windlass containers ls` lists those there are"),
+        CliError::NotFound { kind: "container", .. } => {
+            Some("`windlass containers ls` lists those there are")
+        }
         CliError::Password { .. } => {
             Some("give it as --creds USER:PASSWORD, or pipe it in with --password-stdin")
         }
@@ -143,6 +145,9 @@ fn of_code(what: &str, status: &Status) -> Option<&'static str> {
         }
         Code::Unauthenticated | Code::PermissionDenied if pulls => {
             Some("log in with `docker login` (its config.json is read here), or give --creds USER")
+        }
+        Code::NotFound if what.starts_with(crate::image::LOOK_FOR) => {
+            Some("`windlass images ls` lists those that are here, `windlass pull` brings one in")
         }
         Code::NotFound if pulls && message.contains("not found") => {
             Some("a private image needs a login as well: `docker login`, or --creds USER")

@@ -78,18 +78,17 @@ pub(crate) mod fields {
     pub(crate) const CONTAINERS: &[&str] = &[
         "Id",
         "Image",
-        "Runtime",
-        "Snapshotter",
+        "Command",
         "Status",
         "Pid",
         "ExitCode",
         "Created",
         "Age",
-        "Args",
-        "Command",
+        "Runtime",
+        "Snapshotter",
         "Labels",
     ];
-    pub(crate) const TASKS: &[&str] = &["Id", "Container", "Pid", "Status", "ExitCode"];
+    pub(crate) const TASKS: &[&str] = &["Id", "Pid", "Status", "ExitCode", "Exit"];
     pub(crate) const PLUGINS: &[&str] =
         &["Type", "Id", "Platforms", "Status", "Error", "Capabilities", "Exports", "Requires"];
     pub(crate) const DOOMED: &[&str] =

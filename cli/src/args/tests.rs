@@ -29,11 +29,63 @@ fn every_verb_and_alias_is_understood() {
         "windlass image ls",
         "windlass i ls -q",
         "windlass images list --format json",
-        "windlass images rm a b",
-        "windlass images inspect a",
+        "windlass images ls --format {{.Name}} name==x labels.a==b",
+        "windlass images rm a b --sync",
+        "windlass images rm --async a",
+        "windlass images remove -f a",
+        "windlass images inspect --content a",
         "windlass i i a",
-        "windlass images mount a /mnt",
-        "windlass images unmount /mnt",
+        "windlass images mount --rw --platform linux/amd64 --snapshotter native a /mnt",
+        "windlass images unmount --rm /mnt",
+        "windlass images pull --all-platforms --label a=b --print-chainid --max-concurrent-downloads 3 --local a",
+        "windlass images pull --platform linux/amd64 --platform linux/arm64 --user me:pw -k --sync-fs a",
+        "windlass images push --platform linux/amd64 --max-concurrent-uploaded-layers 2 r.example/a:1",
+        "windlass push r.example/a:1 alpine --manifest sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 --manifest-type x",
+        "windlass images import --base-name x --digests --skip-digest-for-named --index-name y --no-unpack --compress-blobs -",
+        "windlass images export --skip-manifest-json --skip-non-distributable --all-platforms - a b",
+        "windlass images tag --force --skip-reference-check a b c",
+        "windlass images label -r a k=v x=",
+        "windlass images check -q name==x",
+        "windlass images usage --snapshotter native a",
+        "windlass images convert --uncompress --oci --all-platforms a b",
+        "windlass images convert --compression zstd --level 5 a b",
+        "windlass images prune --all",
+        "windlass images prune --older-than 30d --dry-run",
+        "windlass content active ^layer -q",
+        "windlass content edit --editor ed --validate sha256:abcd",
+        "windlass content fetch --all-platforms alpine",
+        "windlass content fetch-object alpine",
+        "windlass content fetch-blob r.example/a sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 --media-type x",
+        "windlass content ingest --expected-size 3 --expected-digest sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 key",
+        "windlass content label abcdef k=v",
+        "windlass content push-object r.example/a:1 abcdef application/octet-stream",
+        "windlass content prune references --dry --async",
+        "windlass content prune",
+        "windlass content delete abcdef",
+        "windlass snapshots --snapshotter native ls -q kind==active",
+        "windlass snapshot commit name key",
+        "windlass snapshots diff a b --media-type x --ref r --keep --label k=v",
+        "windlass snapshots info k",
+        "windlass snapshots m /mnt k",
+        "windlass snapshots prepare --target /mnt --mounts k p",
+        "windlass snapshots view -t /mnt k p",
+        "windlass snapshots del a b",
+        "windlass snapshots tree",
+        "windlass snapshots unpack sha256:abcdef",
+        "windlass snapshots usage -b",
+        "windlass snapshots label k a=b",
+        "windlass leases create --id x -x 0 a=b",
+        "windlass leases rm --sync a",
+        "windlass leases resources a --add content/sha256:x --add snapshots/overlayfs/k",
+        "windlass ns label team a=",
+        "windlass event topic==/images/create",
+        "windlass plugins ls -d id==native",
+        "windlass gc --dry-run --keep-storage 10GB --high-water 12GiB",
+        "windlass why abcdef --kind blob",
+        "windlass check --read-data --subset 3/7 --repair --plain-http",
+        "windlass df -q",
+        "windlass serve --listen 127.0.0.1:0 --pull-through --fresh 5m",
+        "windlass --lease l content ingest k",
         "windlass c ls",
         "windlass containers info x",
         "windlass c rm -f x y",
@@ -77,7 +129,19 @@ fn what_is_wrong_is_a_usage_error() {
         "windlass run --pull sometimes alpine",
         "windlass run --platform linux alpine",
         "windlass tasks kill -s NOPE x",
-        "windlass content get sha256:00",
+        "windlass images prune",
+        "windlass images ls --format {{.Name",
+        "windlass images pull --all-platforms --platform linux/amd64 a",
+        "windlass images convert --uncompress --compression gzip a b",
+        "windlass snapshots diff",
+        "windlass leases create -x tomorrow",
+        "windlass leases resources a --add sha256:x",
+        "windlass gc --high-water 1GB",
+        "windlass gc --keep-storage many",
+        "windlass check --subset 1/2",
+        "windlass check --read-data --subset 3/2",
+        "windlass serve --tls-cert c",
+        "windlass content fetch-blob r.example/a sha256:00",
     ] {
         assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
     }
@@ -184,4 +248,65 @@ fn signals_have_names_and_numbers() {
     for text in ["", "0", "65", "SIG", "-9", "SIGNOPE"] {
         assert!(value::signal(text).is_err(), "{text:?} was accepted");
     }
+}
+
+#[test]
+fn sizes_and_times_are_read_as_people_write_them() {
+    for (text, bytes) in [
+        ("0", 0),
+        ("512", 512),
+        ("1k", 1024),
+        ("1KB", 1000),
+        ("1.5KiB", 1536),
+        ("10GB", 10_000_000_000),
+        ("10G", 10 << 30),
+        ("2tib", 2 << 40),
+        ("7B", 7),
+    ] {
+        assert_eq!(value::size(text), Ok(bytes), "{text}");
+    }
+    for text in ["", "GB", "-1", "1.2.3", "1X", "1GBx", "99999999PB", "nan"] {
+        assert!(value::size(text).is_err(), "{text:?} was accepted");
+    }
+    for (text, seconds) in
+        [("0", 0), ("90s", 90), ("30m", 1800), ("1h30m", 5400), ("7d", 604_800), ("2w", 1_209_600)]
+    {
+        assert_eq!(value::lifetime(text).unwrap().as_secs(), seconds, "{text}");
+    }
+    for text in ["", "5", "h", "5x", "1h5", "99999999999999999999d", "9999999999999w"] {
+        assert!(value::lifetime(text).is_err(), "{text:?} was accepted");
+    }
+    assert!(value::age("0").is_err() && value::age("0s").is_err());
+}
+
+#[test]
+fn a_label_without_a_value_is_true_and_with_an_empty_one_is_empty() {
+    for (text, value) in [("a", "true"), ("a=", ""), ("a=b=c", "b=c")] {
+        assert_eq!(text.parse::<Label>().unwrap().value, value, "{text}");
+    }
+    assert!("=x".parse::<Label>().is_err());
+}
+
+#[test]
+fn what_a_lease_keeps_is_named_with_its_type() {
+    let parse = |text: &str| text.parse::<ResourceName>().map(|name| (name.kind, name.id));
+    let expected = |kind: &str, id: &str| Ok((kind.to_owned(), id.to_owned()));
+    assert_eq!(parse("content/sha256:ab"), expected("content", "sha256:ab"));
+    assert_eq!(parse("images/docker.io/library/a:1"), expected("images", "docker.io/library/a:1"));
+    assert_eq!(parse("snapshots/overlayfs/a key/with"), expected("snapshots/overlayfs", "a key/with"));
+    for text in ["", "content", "content/", "snapshots/overlayfs", "snapshots//k", "things/x"] {
+        assert!(parse(text).is_err(), "{text:?} was accepted");
+    }
+}
+
+#[test]
+fn a_format_is_a_word_or_a_template() {
+    for (line, expected) in [("table", Format::Table), ("json", Format::Json)] {
+        let cli = parse(&format!("windlass --format {line} images ls")).unwrap();
+        assert_eq!(cli.global.format, expected);
+    }
+    let cli = Cli::try_parse_from(["windlass", "images", "ls", "--format", "{{.Name}} {{.Digest}}"]).unwrap();
+    assert!(matches!(cli.global.format, Format::Template(_)));
+    let error = parse("windlass --format yaml images ls").unwrap_err().to_string();
+    assert!(error.contains("table") && error.contains("{{.Name}}"), "{error}");
 }

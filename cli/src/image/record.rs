@@ -1,15 +1,13 @@
 //! Images that are here, found by what people type.
 
 use runtime_api::containerd::services::images::v1::{GetImageRequest, Image as WireImage, ListImagesRequest};
+use runtime_api::windlass::v1::ResolveImageRequest;
 use storage_model::{Descriptor, Digest, Reference};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::client::{Client, failed};
 use crate::error::CliError;
 use crate::output::amount;
-
-/// Fewest digits of a digest that are taken for one: shorter ones would rather be names.
-const DIGEST_DIGITS_MIN: usize = 6;
 
 /// An image's record.
 #[derive(Debug, Clone)]
@@ -57,54 +55,34 @@ pub(crate) fn reference(typed: &str) -> Result<Reference, CliError> {
     typed.parse().map_err(|source| CliError::Reference { given: typed.to_owned(), source })
 }
 
-/// The error for an image that is not here.
-pub(crate) fn not_found(client: &Client, typed: &str) -> CliError {
-    CliError::NotFound { kind: "image", name: typed.to_owned(), namespace: client.namespace().to_string() }
-}
-
-/// The image that `typed` means: by its completed name, by its name as it stands, or by the beginning of its digest.
+/// The image that `typed` means: by its name, by a short one, or by the beginning of a digest. The engine decides.
 ///
 /// # Errors
-/// The engine's, and [`CliError::Ambiguous`] for a digest with several beginnings.
+/// The engine's, such as several images that begin so.
 pub(crate) async fn find(client: &Client, typed: &str) -> Result<Option<Image>, CliError> {
-    let mut names = Vec::new();
-    if let Ok(reference) = typed.parse::<Reference>() {
-        names.push(reference.to_string());
+    match lookup(client, typed).await {
+        Ok(image) => image.map(Image::from_wire).transpose(),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(failed(format!("{LOOK_FOR}{typed}"))(status)),
     }
-    if names.first().map(String::as_str) != Some(typed) {
-        names.push(typed.to_owned());
-    }
-    for name in names {
-        match client.images().get(GetImageRequest { name: name.clone() }).await {
-            Ok(found) => return found.into_inner().image.map(Image::from_wire).transpose(),
-            Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {}
-            Err(status) => return Err(failed(format!("look for image {name}"))(status)),
-        }
-    }
-    by_digest(client, typed).await
 }
 
 /// Like [`find`], but an image that is not here is an error.
 ///
 /// # Errors
-/// [`CliError::NotFound`], and those of [`find`].
+/// Those of [`find`], and the engine's `NotFound`, which names similar images.
 pub(crate) async fn get(client: &Client, typed: &str) -> Result<Image, CliError> {
-    find(client, typed).await?.ok_or_else(|| not_found(client, typed))
+    let found = lookup(client, typed).await.and_then(|image| image.ok_or_else(|| Status::not_found("")));
+    Image::from_wire(found.map_err(failed(format!("{LOOK_FOR}{typed}")))?)
 }
 
-async fn by_digest(client: &Client, typed: &str) -> Result<Option<Image>, CliError> {
-    let digits = typed.strip_prefix("sha256:").unwrap_or(typed);
-    let is_hex = digits.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-    if digits.len() < DIGEST_DIGITS_MIN || !is_hex {
-        return Ok(None);
-    }
-    let mut matching = matching(client, &[]).await?;
-    matching.retain(|image| image.target.digest.hex().starts_with(digits));
-    if matching.len() > 1 {
-        let names: Vec<&str> = matching.iter().map(|image| image.name.as_str()).collect();
-        return Err(CliError::Ambiguous { kind: "image", given: typed.to_owned(), names: names.join(", ") });
-    }
-    Ok(matching.pop())
+/// What was tried when an image is not found; advice goes by it.
+pub(crate) const LOOK_FOR: &str = "look for image ";
+
+async fn lookup(client: &Client, typed: &str) -> Result<Option<WireImage>, Status> {
+    let request = ResolveImageRequest { image: typed.to_owned() };
+    let name = client.engine().resolve_image(request).await?.into_inner().name;
+    Ok(client.images().get(GetImageRequest { name }).await?.into_inner().image)
 }
 
 /// Images that match any of `filters`, by name; all when there is none.

@@ -231,9 +231,10 @@ mod tests {
             .into_iter()
             .map(ContainerRow::from)
             .collect();
+        crate::verbs::tests::fields_are_as_documented(&rows[0]);
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(240);
         assert_eq!(
-            list(&rows, &ListArgs { quiet: false }, Format::Table, now).unwrap(),
+            list(&rows, &ListArgs { quiet: false }, &Format::Table, now).unwrap(),
             "\
 ID   IMAGE                  COMMAND                                   STATUS       AGE
 web  docker.io/library/a:1  sh -c 'while true; do echo something ...  running      4m
@@ -250,6 +251,12 @@ job  docker.io/library/a:1  sh -c 'while true; do echo something ...  exited (42
         assert_eq!(choose(&containers, "we"), Err(vec!["web".to_owned(), "web2".to_owned()]));
         assert_eq!(choose(&containers, "x"), Err(Vec::new()));
         assert_eq!(choose(&containers, ""), Err(Vec::new()));
+    }
+
+    #[test]
+    fn a_process_has_the_fields_the_help_lists() {
+        let row = TaskRow { id: "a".to_owned(), pid: None, status: "created".to_owned(), exit_code: None };
+        crate::verbs::tests::fields_are_as_documented(&row);
     }
 
     #[test]

@@ -165,6 +165,6 @@ mod tests {
     fn a_pattern_is_a_value_the_filter_reads_back() {
         assert_eq!(quoted(r#"a\.b"c"#), r#""a\\.b\"c""#);
         let filter = format!("ref~={}", quoted(r"^layer-[0-9]+\.gz$"));
-        assert!(runtime_api::filter::Filter::parse(&filter).is_ok());
+        assert!(runtime_api::filter::Filters::parse(&[filter]).is_ok());
     }
 }

@@ -20,10 +20,13 @@ pub(super) async fn run(client: &Client, args: &RemoveImagesArgs) -> Result<(), 
         // The last one waits until what only these images kept is gone, so that the space is free when we are done.
         let sync = last.is_some_and(|last| last == typed);
         async move {
-            match image::find(client, typed).await? {
+            let found = match args.force {
+                true => image::find(client, typed).await?,
+                false => Some(image::get(client, typed).await?),
+            };
+            match found {
                 Some(image) => remove(client, &image.name, args.force, sync).await,
-                None if args.force => Ok(()),
-                None => Err(image::not_found(client, typed)),
+                None => Ok(()),
             }
         }
     })
