@@ -8,10 +8,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use storage_model::{Descriptor, Digest, Reference, media};
+use storage_model::{Digest, Reference};
 use tokio::sync::{Semaphore, watch};
 
 use crate::backend::{Backend, BackendError, PullReport};
+use crate::graph::document;
+use crate::manifest::describe;
 use crate::options::PullThrough;
 use crate::reply::Refusal;
 use crate::request::Name;
@@ -194,34 +196,30 @@ impl<B: Backend> Mirror<B> {
         for mut flight in flights.over(&repository) {
             loop {
                 let state = flight.look();
-                if let Some(root) = state.root {
-                    if !self.reaches(root, digest).await? {
-                        break;
-                    }
-                    if let Some(size) = self.backend.size(digest).await? {
-                        return Ok(Some(size));
-                    }
+                let reached = match state.root {
+                    Some(root) => self.reaches(root, digest).await?,
+                    None => None,
+                };
+                if reached == Some(true)
+                    && let Some(size) = self.backend.size(digest).await?
+                {
+                    return Ok(Some(size));
                 }
-                match state.ended {
-                    Some(_) => break,
-                    None => flight.changed().await,
+                if reached == Some(false) || state.ended.is_some() {
+                    break;
                 }
+                flight.changed().await;
             }
         }
         Ok(None)
     }
 
-    /// Whether the index or manifest `root` is or reaches `digest`. Documents are stored before what they point to.
-    async fn reaches(&self, root: Digest, digest: &Digest) -> Result<bool, Refusal> {
-        // What it is shows in its bytes only: an index is read as one, anything else as a manifest.
-        for media_type in [media::OCI_INDEX, media::OCI_MANIFEST, media::DOCKER_INDEX, media::DOCKER_MANIFEST]
-        {
-            let roots = [Descriptor::new(media_type, root, 0)];
-            if self.graph.find(&*self.backend, &roots, digest).await?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// Whether the index or manifest `root` is or reaches `digest`; unknown while it is not here. The documents that one
+    /// points to are stored before it, layers after.
+    async fn reaches(&self, root: Digest, digest: &Digest) -> Result<Option<bool>, Refusal> {
+        let Some(bytes) = document(&*self.backend, &root).await? else { return Ok(None) };
+        let Some(root) = describe(&bytes) else { return Ok(Some(false)) };
+        Ok(Some(self.graph.find(&*self.backend, &[root], digest).await?.is_some()))
     }
 }
 

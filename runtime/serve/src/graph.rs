@@ -33,7 +33,8 @@ pub(crate) struct Node {
 /// The documents known so far.
 #[derive(Default)]
 pub(crate) struct Graph {
-    nodes: Mutex<HashMap<Digest, Arc<Node>>>,
+    /// By digest, and by the type it was called: whoever calls it another thing must not change what others see.
+    nodes: Mutex<HashMap<(Digest, String), Arc<Node>>>,
 }
 
 /// The fields that say what a document is about (image-spec, `manifest.md` and `image-index.md`).
@@ -102,8 +103,8 @@ impl Graph {
         backend: &B,
         descriptor: &Descriptor,
     ) -> Result<Option<Arc<Node>>, BackendError> {
-        let known =
-            self.nodes.lock().unwrap_or_else(PoisonError::into_inner).get(&descriptor.digest).cloned();
+        let key = (descriptor.digest, descriptor.media_type.clone());
+        let known = self.nodes.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if known.is_some() {
             return Ok(known);
         }
@@ -122,7 +123,7 @@ impl Graph {
         if nodes.len() >= NODES_MAX {
             nodes.clear();
         }
-        nodes.insert(descriptor.digest, Arc::clone(&node));
+        nodes.insert(key, Arc::clone(&node));
         Ok(Some(node))
     }
 

@@ -136,7 +136,7 @@ fn is_document(descriptor: &Descriptor) -> bool {
 }
 
 /// The descriptor of a document that nothing here points to yet: its type is its own word, or its shape.
-fn describe(bytes: &Bytes) -> Option<Descriptor> {
+pub(crate) fn describe(bytes: &Bytes) -> Option<Descriptor> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Shape {

@@ -7,7 +7,6 @@ use runtime_api::windlass::v1::RegistryOptions;
 
 /// Settings of [`serve`](crate::serve). The defaults serve what is here, over plain http.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Options {
     /// Pull what is asked for and not here. `None`: serve what is here.
     pub pull_through: Option<PullThrough>,
