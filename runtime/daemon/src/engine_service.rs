@@ -1,15 +1,18 @@
 //! `windlass.v1.Engine`: whole use cases over the wire, thin translations of the engine's own.
 //!
-//! The calls are here; what they say and hear is translated beside: `pull`, `container`, `store`.
+//! The calls are here; what they say and hear is translated beside: `pull`, `transfer`, `container`, `store`,
+//! `check`; `stream` runs what tells of its progress.
 
+mod check;
 mod container;
 mod pull;
 mod store;
 mod stream;
+mod transfer;
 
 use runtime_api::windlass::v1 as wire;
 use runtime_engine::{Engine, EngineError, MountRequest};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use self::stream::{Messages, told};
 use crate::call::{blocking, namespace};
@@ -198,37 +201,62 @@ impl wire::engine_server::Engine for EngineService {
     }
     type PushStream = Messages<wire::TransferEvent>;
 
-    async fn push(&self, _: Request<wire::PushRequest>) -> Result<Response<Self::PushStream>, Status> {
-        Err(Status::unimplemented("not in this build yet"))
+    async fn push(&self, request: Request<wire::PushRequest>) -> Result<Response<Self::PushStream>, Status> {
+        let namespace = namespace(request.metadata())?;
+        let request = transfer::push_in(request.into_inner())?;
+        let engine = self.engine.clone();
+        let work = move |events| async move { engine.push(&namespace, request, events).await };
+        Ok(told("push", self.stop.clone(), work, transfer::event_out, transfer::done_out))
     }
 
     type ImportStream = Messages<wire::TransferEvent>;
 
     async fn import(
         &self,
-        _: Request<tonic::Streaming<wire::ImportRequest>>,
+        request: Request<Streaming<wire::ImportRequest>>,
     ) -> Result<Response<Self::ImportStream>, Status> {
-        Err(Status::unimplemented("not in this build yet"))
+        let namespace = namespace(request.metadata())?;
+        let (request, archive) = transfer::begin_import(request.into_inner()).await?;
+        let engine = self.engine.clone();
+        let work = move |events| async move { engine.import(&namespace, request, archive, events).await };
+        Ok(told("import", self.stop.clone(), work, transfer::event_out, transfer::done_out))
     }
 
     type ExportStream = Messages<wire::ExportResponse>;
 
-    async fn export(&self, _: Request<wire::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
-        Err(Status::unimplemented("not in this build yet"))
+    async fn export(
+        &self,
+        request: Request<wire::ExportRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        let namespace = namespace(request.metadata())?;
+        let request = transfer::export_in(request.into_inner());
+        let engine = self.engine.clone();
+        let work = move |messages| transfer::export(engine, namespace, request, messages);
+        Ok(told("export", self.stop.clone(), work, transfer::exported_out, transfer::export_done_out))
     }
 
     type ConvertStream = Messages<wire::TransferEvent>;
 
     async fn convert(
         &self,
-        _: Request<wire::ConvertRequest>,
+        request: Request<wire::ConvertRequest>,
     ) -> Result<Response<Self::ConvertStream>, Status> {
-        Err(Status::unimplemented("not in this build yet"))
+        let namespace = namespace(request.metadata())?;
+        let request = transfer::convert_in(request.into_inner())?;
+        let engine = self.engine.clone();
+        let work = move |events| async move { engine.convert(&namespace, request, events).await };
+        Ok(told("conversion", self.stop.clone(), work, transfer::event_out, transfer::done_out))
     }
 
     type CheckStream = Messages<wire::CheckEvent>;
 
-    async fn check(&self, _: Request<wire::CheckRequest>) -> Result<Response<Self::CheckStream>, Status> {
-        Err(Status::unimplemented("not in this build yet"))
+    async fn check(
+        &self,
+        request: Request<wire::CheckRequest>,
+    ) -> Result<Response<Self::CheckStream>, Status> {
+        let request = check::check_in(request.into_inner())?;
+        let engine = self.engine.clone();
+        let work = move |events| async move { engine.check(request, events).await };
+        Ok(told("check", self.stop.clone(), work, check::event_out, check::done_out))
     }
 }

@@ -18,6 +18,7 @@ use runtime_api::containerd::services::leases::v1::leases_server::{self, LeasesS
 use runtime_api::containerd::services::namespaces::v1::namespaces_server::{self, NamespacesServer};
 use runtime_api::containerd::services::snapshots::v1::snapshots_server::{self, SnapshotsServer};
 use runtime_api::containerd::services::streaming::v1::streaming_server::{self, StreamingServer};
+use runtime_api::containerd::services::transfer::v1::transfer_server::{self, TransferServer};
 use runtime_api::containerd::services::version::v1::version_server::{self, VersionServer};
 use runtime_api::grpc::health::v1::health_server::HealthServer;
 use runtime_api::windlass::v1::engine_server::{self, EngineServer};
@@ -37,6 +38,7 @@ use crate::services::leases::LeasesService;
 use crate::services::namespaces::NamespacesService;
 use crate::services::snapshots::SnapshotsService;
 use crate::services::streaming::StreamingService;
+use crate::services::transfer::TransferService;
 use crate::services::version::VersionService;
 use crate::socket::{self, Socket};
 use crate::stop::{self, Stop};
@@ -74,6 +76,7 @@ const SERVICES: &[&str] = &[
     namespaces_server::SERVICE_NAME,
     snapshots_server::SERVICE_NAME,
     streaming_server::SERVICE_NAME,
+    transfer_server::SERVICE_NAME,
     version_server::SERVICE_NAME,
 ];
 
@@ -177,7 +180,8 @@ fn router(engine: Engine, uuid: String, stop: &Stop) -> Router {
         .add_service(limited!(SnapshotsServer, SnapshotsService::new(engine.clone())))
         .add_service(limited!(DiffServer, DiffService::new(engine.clone())))
         .add_service(limited!(EventsServer, EventsService::new(exchange, stop.clone())))
-        .add_service(limited!(StreamingServer, StreamingService::new(streams, stop.clone())))
+        .add_service(limited!(StreamingServer, StreamingService::new(streams.clone(), stop.clone())))
+        .add_service(limited!(TransferServer, TransferService::new(engine.clone(), streams, stop.clone())))
         .add_service(limited!(ContainersServer, ContainersService::new(store)))
         .add_service(limited!(EngineServer, EngineService::new(engine, stop.clone())))
 }

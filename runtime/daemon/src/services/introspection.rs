@@ -24,7 +24,7 @@ const METADATA: &str = "io.containerd.metadata.v1";
 const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
 
 /// Plug-ins of type `io.containerd.grpc.v1`, by containerd's names for them.
-const SERVICES: [&str; 12] = [
+const SERVICES: [&str; 13] = [
     "containers",
     "content",
     "diff",
@@ -36,6 +36,7 @@ const SERVICES: [&str; 12] = [
     "namespaces",
     "snapshots",
     "streaming",
+    "transfer",
     "version",
 ];
 
