@@ -64,8 +64,8 @@ impl Client {
         Profile::load(&config.ca_files, &[], config.skip_verify, DIAL_TIMEOUT)?.client_config(false)?;
         Ok(Self {
             core: Arc::new(Core {
+                transport: Transport::new(config.proxies.clone()),
                 config,
-                transport: Transport::default(),
                 logins: Logins::default(),
                 redirects: Mutex::default(),
                 local_schemes: Mutex::default(),

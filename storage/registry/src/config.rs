@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Credentials;
+use crate::{Credentials, Proxies};
 
-/// Settings of a [`Client`](crate::Client). The default asks `https` registries anonymously.
+/// Settings of a [`Client`](crate::Client). The default asks `https` registries anonymously, through
+/// the proxies of the environment.
 #[derive(Clone)]
 pub struct Config {
     /// Roots of host directories (`hosts.toml` as containerd reads it), in order: `/etc/containerd/certs.d`.
@@ -24,6 +25,8 @@ pub struct Config {
     pub ca_files: Vec<PathBuf>,
     /// The `User-Agent` header.
     pub user_agent: String,
+    /// Proxies between here and the registries.
+    pub proxies: Proxies,
     /// When to try again, and how long to wait for an answer.
     pub retry: RetryPolicy,
     /// Bytes of one part of an upload. A blob of at most a quarter of it goes whole, which saves a round trip.
@@ -49,6 +52,7 @@ impl Default for Config {
             skip_verify: false,
             ca_files: Vec::new(),
             user_agent: concat!("windlass/", env!("CARGO_PKG_VERSION")).to_owned(),
+            proxies: Proxies::from_environment(),
             retry: RetryPolicy::default(),
             upload_part_bytes: UPLOAD_PART_BYTES,
             notices: None,
@@ -78,6 +82,7 @@ impl fmt::Debug for Config {
             .field("skip_verify", &self.skip_verify)
             .field("ca_files", &self.ca_files)
             .field("user_agent", &self.user_agent)
+            .field("proxies", &self.proxies)
             .field("retry", &self.retry)
             .field("upload_part_bytes", &self.upload_part_bytes)
             .finish_non_exhaustive()

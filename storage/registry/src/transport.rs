@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, header};
 use hyper::body::{Body as _, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -26,6 +26,7 @@ use tower_service::Service;
 use crate::error::{causes, io_kind};
 use crate::location::{Reach, reach_of};
 use crate::payload::{LocalFault, Outgoing};
+use crate::proxy::{Dialer, Proxies};
 use crate::tls::{Profile, advice};
 use crate::{RegistryError, RetryPolicy, Target};
 
@@ -89,31 +90,40 @@ impl Service<Name> for Resolver {
     }
 }
 
-type Wire = Pool<HttpsConnector<HttpConnector<Resolver>>, Outgoing>;
+/// TLS over what `proxy.rs` connects; the proxy itself may speak TLS too.
+type Direct = HttpConnector<Resolver>;
+type Wire = Pool<HttpsConnector<Dialer<Direct, HttpsConnector<Direct>>>, Outgoing>;
 
 /// Pools of connections: one for each way of connecting.
-#[derive(Default)]
 pub(crate) struct Transport {
+    proxies: Proxies,
     pools: Mutex<HashMap<(Digest, Guard, bool), Wire>>,
 }
 
 impl Transport {
+    pub(crate) fn new(proxies: Proxies) -> Self {
+        Self { proxies, pools: Mutex::default() }
+    }
+
     fn pool(&self, profile: &Profile, guard: Guard, secure: bool) -> Result<Wire, RegistryError> {
         let key = (profile.id(), guard, secure);
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = pools.get(&key) {
             return Ok(pool.clone());
         }
-        let mut tcp = HttpConnector::new_with_resolver(Resolver { inner: GaiResolver::new(), guard });
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_secs(30)));
-        tcp.set_connect_timeout(Some(profile.dial_timeout));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(profile.client_config(secure)?)
+        let tls = profile.client_config(secure)?;
+        let named = self.proxies.are_named();
+        let to_proxy = HttpsConnectorBuilder::new()
+            .with_tls_config(profile.without_identity().client_config(secure || named)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(tcp);
+            .wrap_connector(tcp(profile, Guard::Open));
+        let dialer = Dialer { direct: tcp(profile, guard), to_proxy, proxies: self.proxies.clone() };
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(dialer);
         let pool = Pool::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
@@ -130,7 +140,7 @@ impl Transport {
     /// Cancel safety: a dropped future closes the connection or leaves it unused in the pool.
     pub(crate) async fn send(
         &self,
-        request: Request<Outgoing>,
+        mut request: Request<Outgoing>,
         profile: &Profile,
         guard: Guard,
         patience: Patience,
@@ -139,6 +149,9 @@ impl Transport {
         let secure = request.uri().scheme_str() != Some("http");
         let host = request.uri().authority().map_or_else(String::new, ToString::to_string);
         let (sent, length) = (request.body().sent(), request.body().size_hint().lower());
+        if let Some(login) = self.proxies.login(request.uri()) {
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, login);
+        }
         let pool = self.pool(profile, guard, secure)?;
         let late = |what, after| RegistryError::Timeout {
             target: Arc::clone(target),
@@ -165,6 +178,16 @@ impl Transport {
             }
         }
     }
+}
+
+/// What makes connections.
+fn tcp(profile: &Profile, guard: Guard) -> Direct {
+    let mut tcp = HttpConnector::new_with_resolver(Resolver { inner: GaiResolver::new(), guard });
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(Duration::from_secs(30)));
+    tcp.set_connect_timeout(Some(profile.dial_timeout));
+    tcp
 }
 
 /// How long one request may take: the answer after its last byte was sent, and the bytes before it.

@@ -9,6 +9,7 @@ mod common;
 mod credentials;
 mod faults;
 mod peers;
+mod proxy;
 mod push;
 mod real_registry;
 mod throughput;
