@@ -59,7 +59,7 @@ pub(crate) fn apply(
             implied.insert(&root);
         }
         let failed = |source| LayerError::Record { path: path.clone(), source };
-        record.write(target, path, &implied).map_err(failed)?;
+        record.write(target, path, &implied, finished.marked).map_err(failed)?;
     }
     Ok(Applied { entries, finished })
 }

@@ -84,6 +84,7 @@ pub struct Tree {
     implied: BTreeSet<Vec<u8>>,
     inodes: u64,
     disk_bytes: u64,
+    marked: bool,
 }
 
 /// What [`Tree::finish`] leaves.
@@ -96,6 +97,8 @@ pub struct Finished {
     /// Directories that were made because an entry lies below them and that had no entry of their own, parents before
     /// children. Mode 0755 and owner 0:0 until the caller knows better.
     pub implied: Vec<EntryPath>,
+    /// Whether anything but a file may have extended attributes; if not, nobody has to look for them.
+    pub marked: bool,
 }
 
 /// Most bytes that deferred attributes of directories may take, in bytes.
@@ -124,6 +127,7 @@ impl Tree {
             implied: BTreeSet::new(),
             inodes: 0,
             disk_bytes: 0,
+            marked: chmod_always,
         })
     }
 
@@ -198,6 +202,7 @@ impl Tree {
         rustix::fs::mkdirat(&parent.fd, leaf, Mode::from_raw_mode(0o755))?;
         self.count_directory();
         if self.start == Start::Upper {
+            self.marked = true;
             parent.set_xattr(leaf, OPAQUE.as_bytes(), b"y")?;
         }
         Ok(())
@@ -219,6 +224,7 @@ impl Tree {
         if target.len() >= 60 {
             self.disk_bytes += BLOCK_BYTES;
         }
+        self.marked |= !attributes.xattrs.is_empty();
         parent.dress(leaf, attributes, false)
     }
 
@@ -259,6 +265,7 @@ impl Tree {
             rustix::fs::mknodat(&at.fd, name, kind, mode, device)
         })?;
         self.inodes += 1;
+        self.marked |= !attributes.xattrs.is_empty();
         parent.dress(leaf, attributes, true)
     }
 
@@ -278,6 +285,7 @@ impl Tree {
             }
             Err(Errno::EXIST) => {
                 if FileType::from_raw_mode(stat(&parent, leaf)?.st_mode) == FileType::Directory {
+                    self.marked = true;
                     parent.set_xattr(leaf, OPAQUE.as_bytes(), b"y")?;
                 }
                 Ok(())
@@ -292,6 +300,7 @@ impl Tree {
     /// Those of the kernel.
     pub fn opaque(&mut self, directory: &EntryPath) -> io::Result<()> {
         let parent = self.make_directory(directory.as_bytes())?;
+        self.marked = true;
         parent.set_own_xattr(OPAQUE.as_bytes(), b"y")
     }
 
@@ -347,7 +356,7 @@ impl Tree {
             }
         }
         let implied = std::mem::take(&mut self.implied).into_iter().map(EntryPath::trusted).collect();
-        Ok(Finished { inodes: self.inodes, disk_bytes: self.disk_bytes, implied })
+        Ok(Finished { inodes: self.inodes, disk_bytes: self.disk_bytes, implied, marked: self.marked })
     }
 
     fn count_directory(&mut self) {
@@ -356,6 +365,7 @@ impl Tree {
     }
 
     fn defer(&mut self, path: &EntryPath, attributes: &Attributes<'_>) -> io::Result<()> {
+        self.marked |= !attributes.xattrs.is_empty();
         let owned = attributes.keep();
         self.deferred_bytes += owned.bytes() + path.as_bytes().len();
         if self.deferred_bytes > DEFERRED_BYTES_MAX {
@@ -423,6 +433,7 @@ impl Tree {
             if was_whiteout {
                 // Deleted below and made anew: nothing to take from lower layers.
                 self.inodes -= 1;
+                self.marked = true;
             } else {
                 self.implied.insert(made);
             }

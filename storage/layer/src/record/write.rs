@@ -43,18 +43,23 @@ impl Recording {
         self.content.restart();
     }
 
-    /// Walks the finished tree and writes its record to `path`. `implied` are the directories without attributes yet.
-    pub(crate) fn write(&self, tree: &Path, path: &Path, implied: &HashSet<&EntryPath>) -> io::Result<()> {
+    /// Walks the finished tree and writes its record to `path`. `implied` are the directories without attributes yet;
+    /// if nothing but files is `marked`, nothing else is asked for extended attributes.
+    pub(crate) fn write(
+        &self,
+        tree: &Path,
+        path: &Path,
+        implied: &HashSet<&EntryPath>,
+        marked: bool,
+    ) -> io::Result<()> {
         let mut writer = RecordWriter::new(BufWriter::with_capacity(256 * 1024, File::create(path)?))?;
         let mut view = View::open(tree)?;
-        let mut firsts = HashMap::new();
-        let root = EntryPath::root();
-        let entry = self.entry(&mut view, root, None, implied, &mut firsts, &writer)?;
-        writer.entry(&entry)?;
+        let mut finding = Finding { implied, marked, firsts: HashMap::new() };
+        writer.entry(&finding.entry(&mut view, EntryPath::root(), None, 0)?)?;
         let mut walk = Walk::new(&mut view)?;
         while let Some((path, name)) = walk.next() {
             let note = self.files.get(&name.inode).filter(|_| name.kind == Some(Kind::File));
-            let entry = self.entry(&mut view, path.clone(), note, implied, &mut firsts, &writer)?;
+            let entry = finding.entry(&mut view, path.clone(), note, writer.count)?;
             writer.entry(&entry)?;
             if entry.what == What::Directory {
                 walk.enter(&mut view, path)?;
@@ -63,41 +68,40 @@ impl Recording {
         writer.finish()?.into_inner()?;
         Ok(())
     }
+}
 
-    fn entry<W: Write>(
-        &self,
+/// What an entry's record depends on besides the entry.
+struct Finding<'i> {
+    implied: &'i HashSet<&'i EntryPath>,
+    marked: bool,
+    /// Numbers of entries by their inode, for those that come after with the same.
+    firsts: HashMap<u64, u64>,
+}
+
+impl Finding<'_> {
+    /// The record of the entry of that number.
+    fn entry(
+        &mut self,
         view: &mut View,
         path: EntryPath,
         note: Option<&Note>,
-        implied: &HashSet<&EntryPath>,
-        firsts: &mut HashMap<u64, u64>,
-        writer: &RecordWriter<W>,
+        number: u64,
     ) -> io::Result<Recorded> {
-        let gone =
-            || io::Error::new(io::ErrorKind::NotFound, "an entry disappeared while the layer was unpacked");
         let facts = match note {
             Some(note) => note.facts,
-            None => view.facts(&path)?.ok_or_else(gone)?,
+            None => view.facts(&path)?.ok_or(io::ErrorKind::NotFound)?,
         };
-        let xattrs = if note.is_none_or(|note| note.look) { view.xattrs(&path)? } else { Vec::new() };
-        let what = match facts.kind {
-            Kind::Directory => What::Directory,
-            // `links` is of the moment the file was closed: any file may have got another name since.
-            _ if firsts.contains_key(&facts.inode) => What::Link { first: firsts[&facts.inode] },
-            Kind::File => What::File { size: facts.size, content: note.and_then(|note| note.content) },
-            Kind::Symlink => What::Symlink { target: view.read_link(&path)? },
-            Kind::Char => What::Char { major: facts.device.0, minor: facts.device.1 },
-            Kind::Block => What::Block { major: facts.device.0, minor: facts.device.1 },
-            Kind::Fifo => What::Fifo,
-            Kind::Socket => return Err(io::Error::new(io::ErrorKind::InvalidData, "no layer has sockets")),
-        };
-        if what != What::Directory && !facts.is_whiteout() {
-            firsts.entry(facts.inode).or_insert(writer.count);
+        let look = note.map_or(self.marked, |note| note.look);
+        let xattrs = if look { view.xattrs(&path)? } else { Vec::new() };
+        let what = self.what(view, &path, &facts, note)?;
+        let is_directory = what == What::Directory;
+        if !is_directory && !facts.is_whiteout() {
+            self.firsts.entry(facts.inode).or_insert(number);
         }
         let opaque = xattrs.iter().any(|(name, value)| name == b"trusted.overlay.opaque" && value == b"y");
         let bare = Recorded {
-            implied: what == What::Directory && implied.contains(&path),
-            opaque: what == What::Directory && opaque,
+            implied: is_directory && self.implied.contains(&path),
+            opaque: is_directory && opaque,
             path,
             what,
             mode: 0,
@@ -112,6 +116,27 @@ impl Recording {
         }
         let (mode, uid, gid, mtime) = (facts.mode, facts.uid, facts.gid, facts.mtime);
         Ok(Recorded { mode, uid, gid, mtime, xattrs: xattr_digest(&xattrs), ..bare })
+    }
+
+    fn what(
+        &self,
+        view: &mut View,
+        path: &EntryPath,
+        facts: &Facts,
+        note: Option<&Note>,
+    ) -> io::Result<What> {
+        let (major, minor) = facts.device;
+        Ok(match (facts.kind, self.firsts.get(&facts.inode)) {
+            (Kind::Directory, _) => What::Directory,
+            // The number of names was that of the moment the file was closed: any file may have got another since.
+            (_, Some(&first)) => What::Link { first },
+            (Kind::File, _) => What::File { size: facts.size, content: note.and_then(|note| note.content) },
+            (Kind::Symlink, _) => What::Symlink { target: view.read_link(path)? },
+            (Kind::Char, _) => What::Char { major, minor },
+            (Kind::Block, _) => What::Block { major, minor },
+            (Kind::Fifo, _) => What::Fifo,
+            (Kind::Socket, _) => return Err(io::ErrorKind::InvalidData.into()),
+        })
     }
 }
 
