@@ -1,5 +1,5 @@
 # `make demo` and `make test` set everything up by themselves; see scripts/ for what each does.
-.PHONY: help demo test check build bench bench-images fuzz install clean-cache
+.PHONY: help demo test check build bench bench-images proofs fuzz install clean-cache
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -25,6 +25,9 @@ bench: ## cold pull and run beside containerd and podman; BENCH_ARGS are the har
 
 bench-images: ## the images of the bench
 	@bench/images.sh
+
+proofs: ## crashes, power cuts and faults by the thousand: half an hour; PROOFS names some
+	@scripts/proofs.sh $(PROOFS)
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (60) each
 	@scripts/fuzz.sh

@@ -15,7 +15,7 @@ use crate::world::{self, Memory, World};
 const SHORT: u64 = 240;
 
 /// Each step that users wait for, and what comes before it.
-fn cases(world: &World) -> Vec<(&'static str, Vec<Step>, Step)> {
+pub(crate) fn cases(world: &World) -> Vec<(&'static str, Vec<Step>, Step)> {
     let (one, two) = (world.reference(0), world.reference(1));
     let pull = |reference: &String| Step::Pull { reference: reference.clone() };
     let forget = |reference: &String| Step::Forget { reference: reference.clone() };
@@ -26,6 +26,22 @@ fn cases(world: &World) -> Vec<(&'static str, Vec<Step>, Step)> {
     vec![
         ("pull", vec![], pull(&one)),
         ("pull beside another", vec![pull(&two)], pull(&one)),
+        (
+            "import",
+            vec![],
+            Step::Import { archive: world.archive.clone(), name: "local.test/imported".into() },
+        ),
+        ("unpack", vec![Step::Fetch { reference: one.clone() }], Step::Unpack { reference: one.clone() }),
+        (
+            "convert",
+            vec![pull(&one)],
+            Step::Convert { reference: one.clone(), target: "local.test/converted:1".into() },
+        ),
+        (
+            "push",
+            vec![pull(&one)],
+            Step::Push { reference: one.clone(), repository: world.registry.reference("pushed") },
+        ),
         ("prepare", vec![pull(&one)], prepare),
         ("commit", made.clone(), commit.clone()),
         ("remove", [made, vec![commit]].concat(), remove),

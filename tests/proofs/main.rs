@@ -8,6 +8,7 @@
 //!   subset of those after the last flush, sectors torn in the middle. With syncs left out it must find losses.
 //! - [`full`]: disks with room for a few KiB more than nothing, level by level.
 //! - [`errors`]: EIO from each of those system calls, and from the disk itself.
+//! - [`flip`]: single bits of blobs and unpacked files; a check must find each one and bring the right bytes back.
 //!
 //! The engine works in a process of its own ([`worker`]), so that it can be killed; the steps it takes ([`step`]) are
 //! those of users. Each proof has a short form, which `cargo test` runs, and a full one: `scripts/proofs.sh`. Both print
@@ -17,9 +18,14 @@
 // Every function here is part of a test; clippy knows only those with the attribute.
 #![allow(clippy::unwrap_used)]
 
+mod disk;
+mod errors;
 mod figures;
+mod flip;
+mod full;
 mod judge;
 mod kill;
+mod power;
 mod seen;
 mod step;
 mod trace;

@@ -16,6 +16,9 @@ use crate::step::namespace;
 /// Snapshotters whose tables are looked at.
 const SNAPSHOTTERS: [&str; 1] = ["overlayfs"];
 
+/// See [`Seen::without_notes`].
+const NOTES: [&str; 2] = ["containerd.io/distribution.source.", "containerd.io/uncompressed"];
+
 /// Everything there is in the namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -74,6 +77,16 @@ impl Seen {
             }
         }
         Ok(seen)
+    }
+
+    /// The same without the labels that note in passing where a blob came from and what it unpacks to: a step that is cut
+    /// short may have noted it, and no promise hangs on it.
+    pub(crate) fn without_notes(&self) -> Self {
+        let mut plain = self.clone();
+        for labels in plain.blobs.values_mut() {
+            labels.retain(|key, _| !NOTES.iter().any(|note| key.starts_with(note)));
+        }
+        plain
     }
 
     /// What is wrong if this is to equal `expected`; empty when nothing is.
@@ -167,6 +180,18 @@ fn compare<K: std::fmt::Debug + Ord, V: PartialEq>(
     }
     let extra = found.keys().filter(|key| !expected.contains_key(key));
     lines.extend(extra.map(|key| format!("{what} {key:?} should not be here")));
+}
+
+/// Asks for the mounts of every snapshot that can be mounted. Of one that was prepared the record is a promise, and its
+/// directory is made again if a power cut took it: nothing was in it yet.
+pub(crate) fn ask_for_mounts(engine: &Engine, seen: &Seen) -> Result<()> {
+    for ((snapshotter, key), snapshot) in &seen.snapshots {
+        if snapshot.kind != SnapshotKind::Committed {
+            let snapshotter = engine.snapshotter(snapshotter, engine.store().space(&namespace()))?;
+            snapshotter.mounts(&key.parse()?).with_context(|| format!("the mounts of {key}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Aborts what an interrupted step left to be resumed. Every one must be such that it can be taken up.

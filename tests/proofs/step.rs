@@ -7,19 +7,34 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use runtime_engine::{Engine, EngineConfig, ErrorKind, PullRequest};
+use runtime_engine::{
+    CheckNews, CheckReport, CheckRequest, ConvertRequest, Engine, EngineConfig, EngineError, ErrorKind,
+    Found, ImportRequest, PullRequest, PushRequest, UnpackRequest,
+};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use serde::{Deserialize, Serialize};
-use snapshotters_contract::{ActiveKey, CommittedName};
+use snapshotters_contract::{ActiveKey, CommittedName, SnapshotError};
+use storage_content::StoreError;
 use storage_model::{Labels, Namespace};
+use tokio::sync::mpsc::Sender;
 
 /// One step. Images are named by reference, as a user would.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Step {
     /// Pulls an image.
     Pull { reference: String },
+    /// Pulls its content and unpacks nothing.
+    Fetch { reference: String },
+    /// Unpacks what was fetched.
+    Unpack { reference: String },
+    /// Takes the image out of an archive and calls it `name` with the archive's tag.
+    Import { archive: PathBuf, name: String },
+    /// Makes an image of the same layers in zstd.
+    Convert { reference: String, target: String },
     /// Removes an image's name; what it stood on goes with the next collection.
     Forget { reference: String },
+    /// Pushes an image into a repository of its own, whose name begins with `repository`.
+    Push { reference: String, repository: String },
     /// Begins a snapshot on top of an image, kept by a label.
     Prepare { key: String, reference: String },
     /// Writes files into an active snapshot and commits it, kept by a label.
@@ -47,6 +62,7 @@ pub(crate) fn open(root: &Path) -> Result<Engine> {
         state: crate::world::state_beside(root),
         exe: PathBuf::from("/nonexistent/windlass"),
         hosts_dirs: Vec::new(),
+        budget: None,
     };
     Ok(Engine::open(config)?)
 }
@@ -56,9 +72,36 @@ impl Step {
     pub(crate) fn take(&self, engine: &Engine) -> Result<()> {
         let space = engine.store().space(&namespace());
         match self {
-            Self::Pull { reference } => pull(engine, reference),
+            Self::Pull { reference } => pull(engine, reference, false),
+            Self::Fetch { reference } => pull(engine, reference, true),
+            Self::Unpack { reference } => {
+                let request = UnpackRequest { image: reference.clone(), ..Default::default() };
+                told(|events| async { engine.unpack(&namespace(), request, events).await }).map(|_| ())
+            }
+            Self::Import { archive, name } => {
+                let request = ImportRequest { base_name: name.clone(), ..Default::default() };
+                let source = fs::File::open(archive)?;
+                told(|events| async { engine.import(&namespace(), request, source, events).await })
+                    .map(|_| ())
+            }
+            Self::Convert { reference, target } => {
+                let request = ConvertRequest {
+                    image: reference.clone(),
+                    target: target.clone(),
+                    compression: ConvertRequest::compression("zstd")?,
+                    ..Default::default()
+                };
+                told(|events| async { engine.convert(&namespace(), request, events).await }).map(|_| ())
+            }
             Self::Forget { reference } => unless(ErrorKind::NotFound, space.delete_image(reference)),
             Self::Collect => engine.collect().map(|_| ()).map_err(Into::into),
+            Self::Push { reference, repository } => {
+                let target = format!("{repository}-{}:1", std::process::id());
+                let request =
+                    PushRequest { image: reference.clone(), reference: target.clone(), ..Default::default() };
+                told(|events| async { engine.push(&namespace(), request, events).await })?;
+                crate::world::ensure_served(&target, &engine.image(&namespace(), reference)?)
+            }
             Self::Prepare { key, reference } => {
                 let snapshotter = engine.snapshotter("", space)?;
                 let chain = engine.image(&namespace(), reference)?.chain.context("the image has layers")?;
@@ -83,13 +126,13 @@ trait Kind {
     fn kind(&self) -> ErrorKind;
 }
 
-impl Kind for storage_content::StoreError {
+impl Kind for StoreError {
     fn kind(&self) -> ErrorKind {
         self.kind()
     }
 }
 
-impl Kind for snapshotters_contract::SnapshotError {
+impl Kind for SnapshotError {
     fn kind(&self) -> ErrorKind {
         self.kind()
     }
@@ -106,19 +149,51 @@ where
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+/// Runs what tells of its progress, and hears it out.
+fn told<E: Send + 'static, T, F: Future<Output = Result<T, EngineError>>>(
+    work: impl FnOnce(Sender<E>) -> F,
+) -> Result<T> {
+    let (events, mut told) = tokio::sync::mpsc::channel(64);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async move {
+        let listener = tokio::spawn(async move { while told.recv().await.is_some() {} });
+        let done = work(events).await;
+        listener.await?;
+        Ok(done?)
+    })
 }
 
-fn pull(engine: &Engine, reference: &str) -> Result<()> {
+fn pull(engine: &Engine, reference: &str, no_unpack: bool) -> Result<()> {
+    let request = PullRequest { reference: reference.to_owned(), no_unpack, ..Default::default() };
+    told(|events| async { engine.pull(&namespace(), request, events).await }).map(|_| ())
+}
+
+/// Checks all there is, repairs what is damaged, and says what was found.
+pub(crate) fn check(engine: &Engine) -> Result<(CheckReport, Vec<Found>)> {
+    let request = CheckRequest { read_data: true, repair: true, ..Default::default() };
     let (events, mut told) = tokio::sync::mpsc::channel(64);
-    let request = PullRequest { reference: reference.to_owned(), ..Default::default() };
-    runtime()?.block_on(async move {
-        let listener = tokio::spawn(async move { while told.recv().await.is_some() {} });
-        let pulled = engine.pull(&namespace(), request, events).await;
-        listener.await?;
-        pulled.map(|_| ()).map_err(Into::into)
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async move {
+        let listener = tokio::spawn(async move {
+            let mut found = Vec::new();
+            while let Some(news) = told.recv().await {
+                if let CheckNews::Found(one) = news {
+                    found.push(one);
+                }
+            }
+            found
+        });
+        let report = engine.check(request, events).await?;
+        Ok((report, listener.await?))
     })
+}
+
+/// What kind of error this is, if it is one of the engine's.
+pub(crate) fn kind_of(error: &anyhow::Error) -> Option<ErrorKind> {
+    let engine = error.downcast_ref::<EngineError>().map(EngineError::kind);
+    let store = || error.downcast_ref::<StoreError>().map(StoreError::kind);
+    let snapshot = || error.downcast_ref::<SnapshotError>().map(SnapshotError::kind);
+    engine.or_else(store).or_else(snapshot)
 }
 
 /// What a container might have written; the same each time, so that it can be written again.

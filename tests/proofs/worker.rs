@@ -10,7 +10,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use crate::step::{Step, open};
+use crate::step::{Step, kind_of, open};
 use crate::trace;
 
 /// Variable that holds the [`Job`] as JSON.
@@ -77,7 +77,10 @@ fn work() {
     }
     let engine = match open(&job.root) {
         Ok(engine) => engine,
-        Err(error) => return say(format_args!("failed open {error:#}")),
+        Err(error) => {
+            let kind = kind_of(&error).map_or("Untyped".to_owned(), |kind| format!("{kind:?}"));
+            return say(format_args!("failed open {kind} {error:#}"));
+        }
     };
     if job.traced == Traced::SinceOpen {
         trace::report_changes();
@@ -85,7 +88,10 @@ fn work() {
     for (number, step) in job.steps.iter().enumerate() {
         match step.take(&engine) {
             Ok(()) => say(format_args!("ack {number}")),
-            Err(error) => say(format_args!("failed {number} {error:#}")),
+            Err(error) => {
+                let kind = kind_of(&error).map_or("Untyped".to_owned(), |kind| format!("{kind:?}"));
+                say(format_args!("failed {number} {kind} {error:#}"));
+            }
         }
         if job.confirmed {
             hear();

@@ -3,13 +3,18 @@
 //! The images are small, so that a trial is short, and hold one of each thing that can go wrong when a tree is half
 //! there: files, empty files, links, a deletion, owners, modes, extended attributes.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use storage_model::Compression;
 use tests::{Entry, Image, ImageBuilder, Kind, Registry, finish};
+
+/// Name of the directory where a [`Disk`](crate::disk::Disk) is mounted.
+pub(crate) const MOUNTED: &str = "mounted";
 
 /// Images there are; see [`Step`](crate::step::Step).
 pub(crate) const IMAGES: usize = 2;
@@ -18,27 +23,30 @@ pub(crate) const IMAGES: usize = 2;
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) registry: Registry,
-    images: Vec<Image>,
+    /// An OCI layout of the first image, as `tar` packs it.
+    pub(crate) archive: PathBuf,
+    _directory: tempfile::TempDir,
 }
 
 impl World {
     pub(crate) fn new() -> Result<Self> {
         tests::require_root()?;
         let registry = Registry::start()?;
-        let images: Vec<Image> = (0..IMAGES).map(image).collect::<Result<_>>()?;
-        for (number, image) in images.iter().enumerate() {
-            registry.push(image, &repository(number), "1")?;
+        for number in 0..IMAGES {
+            registry.push(&image(number)?, &repository(number), "1")?;
         }
-        Ok(Self { registry, images })
+        let directory = tempfile::tempdir()?;
+        let (layout, archive) = (directory.path().join("layout"), directory.path().join("archive.tar"));
+        image(0)?.write_layout(&layout)?;
+        let mut tar = Command::new("tar");
+        tar.arg("--create").arg("--file").arg(&archive).arg("--directory").arg(&layout).arg(".");
+        finish(&mut tar, Duration::from_secs(10))?.success()?;
+        Ok(Self { registry, archive, _directory: directory })
     }
 
     /// Reference of an image in the registry.
     pub(crate) fn reference(&self, image: usize) -> String {
         self.registry.reference(&format!("{}:1", repository(image)))
-    }
-
-    pub(crate) fn image(&self, image: usize) -> &Image {
-        &self.images[image]
     }
 }
 
@@ -90,6 +98,29 @@ fn highest(number: usize) -> Vec<Entry> {
     [Entry::directory("app/").owner(1000, 1000)].into_iter().chain((1..8).map(file)).collect()
 }
 
+/// Whether a registry has all of an image under this tag: what a push that was acknowledged means.
+pub(crate) fn ensure_served(target: &str, image: &runtime_engine::Image) -> Result<()> {
+    let (host, rest) = target.split_once('/').context("a host and a name")?;
+    let (name, tag) = rest.rsplit_once(':').context("a name and a tag")?;
+    let digest = image.record.target.digest;
+    let answer = head(host, &format!("/v2/{name}/manifests/{tag}"), &image.record.target.media_type)?;
+    ensure!(answer.contains(&digest.to_string()), "{target} is not {digest} but: {answer}");
+    for blob in image.manifest.layers.iter().chain([&image.manifest.config]) {
+        head(host, &format!("/v2/{name}/blobs/{}", blob.digest), "*/*")?;
+    }
+    Ok(())
+}
+
+/// Asks a registry for the head of something, which must be there.
+fn head(host: &str, path: &str, accept: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(host)?;
+    write!(stream, "HEAD {path} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+    Ok(answer)
+}
+
 /// A file system in memory, for what needs no disk: whatever a process wrote outlives its death.
 #[derive(Debug)]
 pub(crate) struct Memory(tempfile::TempDir);
@@ -122,7 +153,10 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where an engine keeps what is not durable.
+/// Where an engine keeps what is not durable: never on a disk that is cut or full, as it would be in memory.
 pub(crate) fn state_beside(root: &Path) -> PathBuf {
-    root.with_extension("state")
+    match root.parent() {
+        Some(disk) if disk.ends_with(MOUNTED) => disk.with_file_name("state"),
+        _ => root.with_extension("state"),
+    }
 }

@@ -1,5 +1,6 @@
 //! A real registry on a free loopback port: Debian's `docker-registry`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -30,7 +31,15 @@ impl Registry {
     /// # Errors
     /// `docker-registry` is not installed or does not start.
     pub fn start() -> Result<Self> {
-        Self::launch(None)
+        Self::launch(None, false)
+    }
+
+    /// Starts one that lets everybody in and notes every request, for [`Registry::fetches`].
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub fn start_counting() -> Result<Self> {
+        Self::launch(None, true)
     }
 
     /// Starts one that asks for this name and password.
@@ -38,15 +47,16 @@ impl Registry {
     /// # Errors
     /// As [`Registry::start`]; or `htpasswd` is not installed.
     pub fn start_with_login(user: &str, password: &str) -> Result<Self> {
-        Self::launch(Some((user.to_owned(), password.to_owned())))
+        Self::launch(Some((user.to_owned(), password.to_owned())), false)
     }
 
-    fn launch(login: Option<(String, String)>) -> Result<Self> {
+    fn launch(login: Option<(String, String)>, counting: bool) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("windlass-registry.").tempdir()?;
         let path = directory.path();
         let mut config = format!(
-            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\n\
+            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: {}}}}}\n\
              storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: \"127.0.0.1:0\"}}\n",
+            !counting,
             path.join("data").display()
         );
         if let Some((user, password)) = &login {
@@ -140,6 +150,20 @@ impl Registry {
         let hex = digest.hex();
         let blobs: &Path = Path::new("data/docker/registry/v2/blobs/sha256");
         self.directory.path().join(blobs).join(&hex[..2]).join(hex).join("data")
+    }
+
+    /// How often each blob was asked for, by digest, since the registry started. It must count.
+    ///
+    /// # Errors
+    /// Its log cannot be read.
+    pub fn fetches(&self) -> Result<BTreeMap<String, usize>> {
+        let log = fs::read_to_string(self.directory.path().join("log"))?;
+        let mut found = BTreeMap::new();
+        for line in log.lines().filter(|line| line.contains("\"GET /v2/")) {
+            let Some((_, rest)) = line.split_once("/blobs/") else { continue };
+            *found.entry(rest.split([' ', '?']).next().unwrap_or(rest).to_owned()).or_default() += 1;
+        }
+        Ok(found)
     }
 
     fn request(&self, method: &str, path: &str, media_type: &str, body: &[u8]) -> Result<Answer> {
