@@ -25,6 +25,14 @@ impl Containerd {
     /// # Errors
     /// It is not installed, or does not answer.
     pub fn start(directory: &Path) -> Result<Self> {
+        Self::start_with(directory, "")
+    }
+
+    /// The same with `more` at the end of its configuration.
+    ///
+    /// # Errors
+    /// As [`Containerd::start`].
+    pub fn start_with(directory: &Path, more: &str) -> Result<Self> {
         let state = directory.join("state");
         fs::create_dir_all(&state)?;
         let socket = state.join("containerd.sock");
@@ -33,7 +41,7 @@ impl Containerd {
             &config,
             format!(
                 "version = 2\nroot = \"{0}/root\"\nstate = \"{0}/state\"\n\
-                 disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{1}\"\n",
+                 disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{1}\"\n{more}",
                 directory.display(),
                 socket.display()
             ),

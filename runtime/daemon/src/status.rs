@@ -57,10 +57,25 @@ pub(crate) fn words(error: &dyn Error) -> String {
     text
 }
 
+/// The same words with the class at the end after a colon, where it is there: `image "x": not found`.
+///
+/// containerd's clients put the class behind every message that does not end so, and would say it twice.
+fn classed(mut words: String, code: Code) -> String {
+    let class = match code {
+        Code::NotFound => " not found",
+        Code::AlreadyExists => " already exists",
+        _ => return words,
+    };
+    if words.ends_with(class) {
+        words.insert(words.len() - class.len(), ':');
+    }
+    words
+}
+
 /// The status that a call ends in because of `error`.
 pub(crate) fn status(error: impl Failure) -> Status {
     let code = code(error.kind());
-    let words = words(&error);
+    let words = classed(words(&error), code);
     if matches!(code, Code::Internal | Code::DataLoss | Code::Unknown) {
         tracing::error!(?code, "{words}");
     } else {
@@ -125,6 +140,15 @@ mod tests {
     fn a_message_tells_each_cause_once() {
         let inner = Nested::Outer(std::io::Error::other("no light"));
         assert_eq!(words(&Nested::Wrapped(Box::new(inner))), "cannot read the book: no light");
+    }
+
+    #[test]
+    fn a_message_that_ends_in_its_class_ends_as_containerds_do() {
+        let words = |text: &str, code| classed(text.to_owned(), code);
+        assert_eq!(words("image \"x\" not found", Code::NotFound), "image \"x\": not found");
+        assert_eq!(words("lease \"x\" already exists", Code::AlreadyExists), "lease \"x\": already exists");
+        assert_eq!(words("no image is called \"x\"", Code::NotFound), "no image is called \"x\"");
+        assert_eq!(words("the book was not found", Code::Internal), "the book was not found");
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Streams {
         let (number, key) = (waiting.made, (namespace, name));
         match waiting.streams.entry(key.clone()) {
             Entry::Occupied(_) => {
-                return Err(Status::already_exists(format!("stream {:?} already exists", key.1)));
+                return Err(Status::already_exists(format!("stream {:?}: already exists", key.1)));
             }
             Entry::Vacant(place) => place.insert((number, Stream { from_client, to_client })),
         };

@@ -151,7 +151,7 @@ impl Writer {
             self.space.pin_blob(digest)?;
         }
         self.ingest.abort()?;
-        Err(Status::already_exists(format!("blob {digest} already exists")).into())
+        Err(Status::already_exists(format!("blob {digest}: already exists")).into())
     }
 
     /// Appends a message's bytes; offset 0 begins anew.
