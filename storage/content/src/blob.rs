@@ -66,7 +66,7 @@ impl BlobRecord {
 }
 
 /// The bytes of a blob, over all namespaces.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ContentRecord {
     pub(crate) size: u64,
     /// Namespaces that have a record of the blob: at least one.
@@ -158,10 +158,15 @@ impl Space {
     /// Calls `visit` with every blob of this namespace, by digest, until it breaks.
     ///
     /// # Errors
-    /// [`StoreError::Metadata`] or [`StoreError::Record`] if the records cannot be read.
+    /// [`StoreError::Metadata`] if the records cannot be read; a single one that cannot is left out.
     pub fn blobs(&self, visit: &mut dyn FnMut(BlobInfo) -> ControlFlow<()>) -> Result<(), StoreError> {
         let prefix = key::namespace_prefix(&self.namespace);
-        walk(&self.store.0.metadata, &prefix, |_, digest, record| visit(record.named(digest)))
+        self.store.0.metadata.walk_readable(&prefix, |row, record: BlobRecord| {
+            match digest_of(&row[prefix.len()..]) {
+                Some(digest) => visit(record.named(digest)),
+                None => ControlFlow::Continue(()),
+            }
+        })
     }
 
     /// Opens the bytes of a blob for reading. They stay readable while the file is open, whatever is deleted.

@@ -117,10 +117,10 @@ impl Space {
     /// The containers of this namespace, by identifier.
     ///
     /// # Errors
-    /// [`StoreError::Metadata`] or [`StoreError::Record`] if the records cannot be read.
+    /// [`StoreError::Metadata`] if the records cannot be read; a single one that cannot is left out.
     pub fn containers(&self) -> Result<Vec<ContainerRecord>, StoreError> {
         let mut found = Vec::new();
-        self.store.0.metadata.walk(&key::namespace_prefix(&self.namespace), |_, record| {
+        self.store.0.metadata.walk_readable(&key::namespace_prefix(&self.namespace), |_, record| {
             found.push(record);
             ControlFlow::Continue(())
         })?;

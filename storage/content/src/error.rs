@@ -229,6 +229,18 @@ pub enum StoreError {
         #[source]
         source: rocksdb::Error,
     },
+    /// The metadata has lost the file that says where everything is.
+    #[error("the metadata in {path} has lost its CURRENT file", path = path.display())]
+    MetadataHeadless {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// The log of the metadata has lost something in its middle.
+    #[error("the log of the metadata in {path} has a hole", path = path.display())]
+    MetadataLog {
+        /// Its directory.
+        path: PathBuf,
+    },
     /// A record cannot be read: it was damaged, or written by a later version.
     #[error("the record of {table} {key:?} cannot be read")]
     Record {
@@ -312,7 +324,11 @@ impl StoreError {
                 }
                 _ => ErrorKind::Internal,
             },
-            Self::Sync { .. } | Self::Record { .. } | Self::Lost { .. } => ErrorKind::DataLoss,
+            Self::Sync { .. }
+            | Self::Record { .. }
+            | Self::Lost { .. }
+            | Self::MetadataHeadless { .. }
+            | Self::MetadataLog { .. } => ErrorKind::DataLoss,
             Self::Metadata { source, .. } => match source.kind() {
                 rocksdb::ErrorKind::Corruption => ErrorKind::DataLoss,
                 rocksdb::ErrorKind::Busy | rocksdb::ErrorKind::TimedOut | rocksdb::ErrorKind::TryAgain => {
@@ -342,6 +358,11 @@ impl StoreError {
     /// Whether a transaction failed in its commit: it may or may not be found done when the metadata is opened anew.
     pub(crate) fn is_uncertain(&self) -> bool {
         matches!(self, Self::Metadata { action: COMMIT, .. } | Self::Full { action: COMMIT, .. })
+    }
+
+    /// Whether a record was written by a later version: it is not damaged, and not ours to drop.
+    pub(crate) fn is_later_version(&self) -> bool {
+        matches!(self, Self::Record { source: RecordProblem::Version(_), .. })
     }
 
     pub(crate) fn not_found(subject: Subject, name: impl fmt::Display) -> Self {

@@ -12,7 +12,7 @@ use crate::change::Change;
 use crate::collect::{EXPIRE_LABEL, Node};
 use crate::lease::Resource;
 use crate::metadata::key::{self, check_name};
-use crate::metadata::record::{nanos, nanos_if_any};
+use crate::metadata::record::{self, nanos, nanos_if_any};
 use crate::metadata::{Record, Table, Transaction};
 use crate::space::Space;
 use crate::{StoreError, Subject};
@@ -65,6 +65,23 @@ impl ImageRecord {
     }
 }
 
+/// Beginning of the keys of copies.
+pub(crate) const COPY_PREFIX: &[u8] = b"image\0";
+
+/// Key of an image's copy, in [`Table::Meta`].
+///
+/// All else that is lost to damage can be fetched again or told from the content; which names a user gave to what can not.
+/// So names are kept in two tables, which are different files on the disk.
+fn copy_key(image_key: &[u8]) -> Vec<u8> {
+    [COPY_PREFIX, image_key].concat()
+}
+
+/// Deletes the record under `image_key`, and its copy.
+pub(crate) fn remove(transaction: &Transaction<'_>, image_key: &[u8]) -> Result<(), StoreError> {
+    transaction.delete(Table::Meta, &copy_key(image_key))?;
+    transaction.delete(Table::Images, image_key)
+}
+
 impl Space {
     /// An image of this namespace.
     ///
@@ -79,10 +96,10 @@ impl Space {
     /// The images of this namespace, by name.
     ///
     /// # Errors
-    /// [`StoreError::Metadata`] or [`StoreError::Record`] if the records cannot be read.
+    /// [`StoreError::Metadata`] if the records cannot be read; a single one that cannot is left out.
     pub fn images(&self) -> Result<Vec<ImageRecord>, StoreError> {
         let mut found = Vec::new();
-        self.store.0.metadata.walk(&key::namespace_prefix(&self.namespace), |_, record| {
+        self.store.0.metadata.walk_readable(&key::namespace_prefix(&self.namespace), |_, record| {
             found.push(record);
             ControlFlow::Continue(())
         })?;
@@ -157,7 +174,7 @@ impl Space {
             let image: Option<ImageRecord> = transaction.lock(&image_key)?;
             let image = image.filter(|image| target.is_none_or(|target| image.target.digest == *target));
             image.ok_or_else(|| StoreError::not_found(Subject::Image, name))?;
-            transaction.delete(Table::Images, &image_key)
+            remove(transaction, &image_key)
         })?;
         self.store.tell(&self.namespace, || Change::ImageDeleted { name: name.to_owned() });
         Ok(())
@@ -184,7 +201,7 @@ impl Space {
         Ok(after)
     }
 
-    /// Writes the record. An image is its own keeper, so only one that expires joins the lease (containerd's rule).
+    /// Writes the record and its copy. An image is its own keeper, so only one that expires joins the lease (containerd's rule).
     fn put(
         &self,
         transaction: &Transaction<'_>,
@@ -192,6 +209,7 @@ impl Space {
         image: &ImageRecord,
     ) -> Result<(), StoreError> {
         transaction.put(image_key, image)?;
+        transaction.put_raw(Table::Meta, &copy_key(image_key), &record::encode(image))?;
         if image.labels.contains_key(EXPIRE_LABEL) {
             self.join_lease(transaction, &Resource::image(&image.name))?;
         }

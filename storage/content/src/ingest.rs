@@ -144,9 +144,6 @@ impl Space {
         self.change_with(Durability::Written, touched, |transaction| {
             self.join_lease(transaction, &resource)
         })?;
-        if let Some(digest) = &expected.digest {
-            self.take_back(digest, &directory)?;
-        }
         Ingest::open(self.clone(), claim, directory, reference, expected)
     }
 
@@ -182,14 +179,15 @@ impl Space {
         })
     }
 
-    /// Takes back the file of a commit that failed after it was put in place, so that it is hashed and not fetched again.
+    /// Takes back a file that has no record, so that it is hashed and not fetched again: one of a commit that failed after
+    /// it was put in place, or one whose record was lost to damage.
     ///
     /// Only after a transaction has gone through: the metadata was opened anew if it had to be, and what it says of the
     /// failed commit is certain.
     fn take_back(&self, digest: &Digest, directory: &Path) -> Result<(), StoreError> {
         let path = self.store.blob_path(digest);
         let data = directory.join("data");
-        if !path.exists() || data.exists() || !directory.exists() {
+        if !path.exists() || data.exists() {
             return Ok(());
         }
         let _here = self.store.0.digests.lock(std::iter::once(digest));
@@ -270,6 +268,9 @@ impl Ingest {
         }
         if before.is_none_or(|before| before.expected != info.expected) {
             write_info(&directory, &info)?;
+        }
+        if let Some(digest) = &info.expected.digest {
+            space.take_back(digest, &directory)?;
         }
         let path = directory.join("data");
         let mut options = OpenOptions::new();

@@ -62,6 +62,18 @@ impl Layout {
         self.blobs.join(digest.hex())
     }
 
+    /// The directories of snapshots, of whichever snapshotter, by number.
+    pub(crate) fn snapshot_directories(&self) -> Result<Vec<(u64, PathBuf)>, StoreError> {
+        let directory = self.root.join("snapshots");
+        let mut found = Vec::new();
+        for entry in directory.read_dir().doing("list", &directory)? {
+            let entry = entry.doing("list", &directory)?;
+            let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            found.extend(number.map(|number| (number, entry.path())));
+        }
+        Ok(found)
+    }
+
     /// Makes the directories that are absent, durably.
     pub(crate) fn create(&self) -> Result<(), StoreError> {
         let mut made = false;

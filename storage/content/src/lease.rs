@@ -187,13 +187,13 @@ pub(crate) fn walk_resources(
     })
 }
 
-/// Calls `visit` with every lease whose key begins with `prefix`.
+/// Calls `visit` with every lease whose key begins with `prefix` and whose record can be read.
 pub(crate) fn walk(
     metadata: &Metadata,
     prefix: &[u8],
     mut visit: impl FnMut(Namespace, LeaseId, LeaseRecord),
 ) -> Result<(), StoreError> {
-    metadata.walk(prefix, |row, record: LeaseRecord| {
+    metadata.walk_readable(prefix, |row, record: LeaseRecord| {
         if let Some((namespace, rest)) = key::split_namespace(row)
             && let Ok(id) = std::str::from_utf8(rest)
         {
@@ -252,7 +252,7 @@ impl Space {
     /// The leases of this namespace, by name.
     ///
     /// # Errors
-    /// [`StoreError::Metadata`] or [`StoreError::Record`] if the records cannot be read.
+    /// [`StoreError::Metadata`] if the records cannot be read; a single one that cannot is left out.
     pub fn leases(&self) -> Result<Vec<Lease>, StoreError> {
         let mut found = Vec::new();
         walk(&self.store.0.metadata, &key::namespace_prefix(&self.namespace), |_, id, record| {

@@ -52,10 +52,10 @@ impl Store {
     /// The namespaces that have a record, by name.
     ///
     /// # Errors
-    /// [`StoreError::Metadata`] or [`StoreError::Record`] if the records cannot be read.
+    /// [`StoreError::Metadata`] if the records cannot be read; a single one that cannot is left out.
     pub fn namespaces(&self) -> Result<Vec<NamespaceInfo>, StoreError> {
         let mut found = Vec::new();
-        self.0.metadata.walk(&[], |key, record: NamespaceRecord| {
+        self.0.metadata.walk_readable(&[], |key, record: NamespaceRecord| {
             if let Some((name, _)) = key::split_namespace(key) {
                 found.push(record.named(&name));
             }

@@ -33,10 +33,25 @@ impl Record for Reserved {
 }
 
 impl Numbers {
-    /// The numbers behind all that were ever reserved.
-    pub(crate) fn load(metadata: &Metadata) -> Result<Self, StoreError> {
-        let end = metadata.get::<Reserved>(NUMBERS_KEY)?.map_or(1, |reserved| reserved.end);
+    /// The numbers behind all that were ever reserved, and behind `used`, the highest that a directory has: should the
+    /// record have lost its last change, no directory gets a second owner.
+    pub(crate) fn load(metadata: &Metadata, used: u64) -> Result<Self, StoreError> {
+        let end = metadata.get::<Reserved>(NUMBERS_KEY)?.map_or(1, |reserved| reserved.end).max(used + 1);
         Ok(Self(Mutex::new(Block { next: end, end })))
+    }
+
+    /// Makes sure that every number given from now on is higher than `known`, whatever the record says: it may be lost.
+    pub(crate) fn continue_behind(metadata: &Metadata, known: u64) -> Result<(), StoreError> {
+        metadata.transact(|transaction| {
+            let reserved = match transaction.lock::<Reserved>(NUMBERS_KEY) {
+                Ok(reserved) => reserved.map_or(1, |reserved| reserved.end),
+                Err(StoreError::Record { .. }) => 1,
+                Err(error) => return Err(error),
+            };
+            // Numbers were given a block ahead of the records: the last of them may have left no trace.
+            let end = reserved.max(known + 1 + BLOCK);
+            transaction.put(NUMBERS_KEY, &Reserved { end })
+        })
     }
 
     /// A number that was never given.

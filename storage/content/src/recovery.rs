@@ -4,6 +4,7 @@
 //! rules: a record whose file is absent or has another size is dropped (the blob is quarantined: gone for readers, fetched
 //! again by whoever wants it); a file without a record goes back to the ingest it came from, where it is hashed again
 //! before it counts, or away; an ingest that is not whole goes away; leases that ended with their process are dropped.
+//! Damage of the metadata itself was dealt with before (`metadata::damage`); what it took with it is made good by `rebuild`.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -18,8 +19,9 @@ use crate::error::IoContext as _;
 use crate::ingest_files;
 use crate::layout::Layout;
 use crate::lease;
-use crate::metadata::{Metadata, Table, key};
+use crate::metadata::{Metadata, MetadataState, Table, key};
 use crate::quarantine::{QuarantinedBlob, put_aside};
+use crate::rebuild;
 use crate::trash::Trash;
 
 /// What was found and repaired when the store was opened.
@@ -35,6 +37,10 @@ pub struct Recovery {
     pub discarded_ingests: u64,
     /// Leases that ended with the process that made them.
     pub ended_leases: u64,
+    /// State the metadata was found in.
+    pub metadata: MetadataState,
+    /// Whether records had been lost and were made to agree again.
+    pub rebuilt: bool,
     /// How long it took.
     pub took: Duration,
 }
@@ -42,7 +48,9 @@ pub struct Recovery {
 impl Recovery {
     /// Whether there was nothing to repair. Ended leases are no damage.
     pub fn is_clean(&self) -> bool {
-        self.quarantined.is_empty()
+        self.metadata == MetadataState::Whole
+            && !self.rebuilt
+            && self.quarantined.is_empty()
             && self.resumed_blobs == 0
             && self.discarded_blobs == 0
             && self.discarded_ingests == 0
@@ -50,9 +58,15 @@ impl Recovery {
 }
 
 /// Repairs the store. Running it again after a crash in the middle is as good as running it once.
-pub(crate) fn run(metadata: &Metadata, layout: &Layout, trash: &Trash) -> Result<Recovery, StoreError> {
+pub(crate) fn run(
+    metadata: &Metadata,
+    found: MetadataState,
+    layout: &Layout,
+    trash: &Trash,
+) -> Result<Recovery, StoreError> {
     let begun = Instant::now();
-    let mut recovery = Recovery::default();
+    let rebuilt = rebuild::run(metadata, layout)?;
+    let mut recovery = Recovery { metadata: found, rebuilt, ..Recovery::default() };
     let mut files = blob_files(layout, trash, &mut recovery)?;
     let mut lost = HashMap::new();
     metadata.walk(&[], |row, record: ContentRecord| {
@@ -69,7 +83,10 @@ pub(crate) fn run(metadata: &Metadata, layout: &Layout, trash: &Trash) -> Result
         ControlFlow::Continue(())
     })?;
     quarantine(metadata, layout, lost, &mut recovery)?;
-    settle_orphans(layout, trash, &files, &mut recovery)?;
+    if !rebuilt {
+        // After a loss of records they are not nobody's: whoever fetches them again finds them here.
+        settle_orphans(layout, trash, &files, &mut recovery)?;
+    }
     recovery.discarded_ingests = ingest_files::discard_broken(layout, trash)?;
     recovery.ended_leases = lease::drop_ephemeral(metadata)?;
     recovery.took = begun.elapsed();

@@ -285,10 +285,10 @@ impl SnapshotTable {
     /// Calls `visit` with every snapshot, in no promised order, until it breaks. `visit` may use the store.
     ///
     /// # Errors
-    /// [`StoreError::Metadata`] or [`StoreError::Record`] if the records cannot be read.
+    /// [`StoreError::Metadata`] if the records cannot be read; a single one that cannot is left out.
     pub fn walk(&self, visit: &mut dyn FnMut(SnapshotRecord) -> ControlFlow<()>) -> Result<(), StoreError> {
         let prefix = key::prefix(&self.space.namespace, &[&self.snapshotter]);
-        self.space.store.0.metadata.walk(&prefix, |_, record| visit(record))
+        self.space.store.0.metadata.walk_readable(&prefix, |_, record| visit(record))
     }
 
     /// A snapshot and everything it stands on, lowest first.

@@ -127,9 +127,11 @@ impl Space {
 
     fn record_namespace(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
         let namespace_key = key::key(&self.namespace, &[]);
-        if transaction.lock::<NamespaceRecord>(&namespace_key)?.is_none() {
-            transaction.put(&namespace_key, &NamespaceRecord::new(storage_model::Labels::new()))?;
+        match transaction.lock::<NamespaceRecord>(&namespace_key) {
+            Ok(None) => transaction.put(&namespace_key, &NamespaceRecord::new(storage_model::Labels::new())),
+            // One that cannot be read is there, and no reason not to work in the namespace.
+            Ok(Some(_)) | Err(StoreError::Record { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 }

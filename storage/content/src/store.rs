@@ -20,12 +20,12 @@ use crate::change::Observed;
 use crate::collect::Gate;
 use crate::error::IoContext as _;
 use crate::layout::{Layout, lock, prepare_root};
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, MetadataState};
 use crate::numbers::Numbers;
 use crate::recovery::{self, Recovery};
 use crate::space::Space;
 use crate::trash::Trash;
-use crate::{StoreError, format};
+use crate::{StoreError, format, rebuild};
 
 /// A store, open. Clones are handles on the same one; the root is released when the last is dropped.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ pub(crate) struct Inner {
 impl Store {
     /// Opens the store in `root`, making it if the directory is absent or empty.
     ///
-    /// Repairs what a crash left; [`Store::recovery`] says what. Leases labelled [`crate::EPHEMERAL_LABEL`] are gone.
+    /// Repairs what a crash left and saves what damage left of the metadata; [`Store::recovery`] says what. Leases labelled [`crate::EPHEMERAL_LABEL`] are gone.
     /// Takes well under a second for 100,000 blobs: no content is read.
     ///
     /// # Errors
@@ -71,10 +71,9 @@ impl Store {
         let descriptor = open_directory(&layout.root).doing("open", &layout.root)?;
         format::check_or_create(&layout.root)?;
         layout.create()?;
-        let metadata = Metadata::open(&layout.metadata)?;
+        let (metadata, found) = Metadata::open(&layout.metadata, &layout.quarantine)?;
         let trash = Trash::new(layout.trash.clone());
-        let recovery = recovery::run(&metadata, &layout, &trash)?;
-        let numbers = Numbers::load(&metadata)?;
+        let (recovery, numbers) = recover(&metadata, found, &layout, &trash)?;
         let store = Self(Arc::new(Inner {
             metadata,
             layout,
@@ -158,20 +157,54 @@ impl Store {
     /// Numbers of all snapshots, over all snapshotters and namespaces: they share `snapshots/`. A directory whose number is
     /// not among them, and was not made since, belongs to nobody.
     ///
+    /// As long as the record of some snapshot cannot be read, nobody knows its number, and every directory there is
+    /// counts as somebody's.
+    ///
     /// # Errors
-    /// [`StoreError::Metadata`] or [`StoreError::Record`] if the records cannot be read.
+    /// [`StoreError::Metadata`] if the records cannot be read; [`StoreError::Io`] if the directories cannot.
     pub fn snapshot_numbers(&self) -> Result<BTreeSet<u64>, StoreError> {
         let mut numbers = BTreeSet::new();
-        crate::snapshot::walk_all(&self.0.metadata, |_, _, record| {
+        let outcome = crate::snapshot::walk_all(&self.0.metadata, |_, _, record| {
             numbers.insert(record.number);
             ControlFlow::Continue(())
-        })?;
+        });
+        match outcome {
+            Err(error @ StoreError::Record { .. }) => {
+                tracing::warn!(%error, "no directory of a snapshot is taken for nobody's");
+                numbers.extend(self.0.layout.snapshot_directories()?.into_iter().map(|(number, _)| number));
+                crate::snapshot::walk_readable(&self.0.metadata, |_, _, record| {
+                    numbers.insert(record.number);
+                    ControlFlow::Continue(())
+                })?;
+            }
+            other => other?,
+        }
         Ok(numbers)
     }
 
     /// File of a blob, there or not.
     pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.0.layout.blob(digest)
+    }
+}
+
+/// Repairs what a crash left. A damaged record on the way is dropped, and what it took with it made good.
+fn recover(
+    metadata: &Metadata,
+    found: MetadataState,
+    layout: &Layout,
+    trash: &Trash,
+) -> Result<(Recovery, Numbers), StoreError> {
+    let used = layout.snapshot_directories()?.into_iter().map(|(number, _)| number).max().unwrap_or(0);
+    let attempt =
+        |found| Ok((recovery::run(metadata, found, layout, trash)?, Numbers::load(metadata, used)?));
+    match attempt(found.clone()) {
+        Err(error @ StoreError::Record { .. }) if !error.is_later_version() => {
+            tracing::error!(%error, "a record is damaged");
+            rebuild::demand(&layout.root)?;
+            attempt(found)
+        }
+        other => other,
     }
 }
 

@@ -5,10 +5,14 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::StoreError;
+
+/// Entries unlinked side by side. On a disk mounted with `discard` each freed extent waits for the device (1 to 4 ms
+/// measured, for a file of 4 KiB too), and these waits overlap.
+const UNLINKS_AT_ONCE: usize = 8;
 
 /// The trash of one store.
 #[derive(Debug, Clone)]
@@ -56,15 +60,22 @@ impl Trash {
     pub(crate) fn empty(&self) {
         let _guard = self.0.emptying.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(entries) = self.0.directory.read_dir() else { return };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            // Of any depth: a foreign layer's tree may be deeper than the standard library's removal can go.
-            if let Err(error) = storage_sys::tree::remove_all(&path)
-                && error.kind() != ErrorKind::NotFound
-            {
-                tracing::warn!(path = %path.display(), %error, "cannot delete from the trash; it is tried again later");
+        let entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        let next = AtomicUsize::new(0);
+        let unlink = || {
+            while let Some(path) = entries.get(next.fetch_add(1, Ordering::Relaxed)) {
+                unlink(path);
             }
-        }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..entries.len().min(UNLINKS_AT_ONCE) {
+                // Without a further thread it takes longer, that is all.
+                if std::thread::Builder::new().name("trash".to_owned()).spawn_scoped(scope, unlink).is_err() {
+                    break;
+                }
+            }
+            unlink();
+        });
     }
 
     /// Unlinks everything soon, on a thread of its own.
@@ -82,6 +93,15 @@ impl Trash {
             self.0.scheduled.store(false, Ordering::Release);
             tracing::warn!(%error, "cannot start a thread to empty the trash; it is emptied by the next collection");
         }
+    }
+}
+
+/// Unlinks one entry, of any depth: a foreign layer's tree may be deeper than the standard library's removal can go.
+fn unlink(path: &Path) {
+    if let Err(error) = storage_sys::tree::remove_all(path)
+        && error.kind() != ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "cannot delete from the trash; it is tried again later");
     }
 }
 

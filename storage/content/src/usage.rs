@@ -59,15 +59,15 @@ impl Store {
     /// What the store takes on the disk. Costs reading every record, and no content.
     ///
     /// # Errors
-    /// [`StoreError::Metadata`] or [`StoreError::Record`] if the records cannot be read; [`StoreError::Io`] if a directory
-    /// cannot be listed.
+    /// [`StoreError::Metadata`] if the records cannot be read; a single one that cannot is left out. [`StoreError::Io`] if a
+    /// directory cannot be listed.
     pub fn disk_usage(&self) -> Result<DiskUsage, StoreError> {
         let mut usage = DiskUsage::default();
-        self.0.metadata.walk(&[], |_, content: ContentRecord| {
+        self.0.metadata.walk_readable(&[], |_, content: ContentRecord| {
             usage.blobs.add(content.size);
             ControlFlow::Continue(())
         })?;
-        snapshot::walk_all(&self.0.metadata, |_, _, record| {
+        snapshot::walk_readable(&self.0.metadata, |_, _, record| {
             usage.snapshots.add(record.usage.map_or(0, |usage| usage.bytes));
             usage.unmeasured_snapshots += u64::from(record.usage.is_none());
             ControlFlow::Continue(())

@@ -7,6 +7,9 @@
 //! whoever refers before what it refers to ([`order`]); then its files. A crash in between leaves files without records,
 //! which the next start (blobs) or the snapshotter (directories) removes.
 //!
+//! A record that cannot be read may keep anything: nothing of its namespace is removed until it is repaired
+//! ([`Store::repair_records`]); other namespaces are collected as always.
+//!
 //! Changes go on beside it; [`gate`] says why none of them loses anything. They wait while a moment is marked, and during
 //! the transaction of a batch.
 //!
@@ -36,6 +39,7 @@ pub use why::KeeperChain;
 use crate::StoreError;
 use crate::blob::{self, BlobRecord};
 use crate::change::Change;
+use crate::image;
 use crate::ingest::Claim;
 use crate::ingest_files::Found;
 use crate::metadata::{Table, Transaction, key};
@@ -110,7 +114,6 @@ impl Store {
     /// unlinked.
     ///
     /// # Errors
-    /// [`StoreError::Record`] if a record cannot be read: nothing was removed, since what it kept is unknown.
     /// [`StoreError::Io`] or [`StoreError::Metadata`] if the disk refused; what is left goes with the next collection.
     pub fn collect(&self, removed: &mut dyn FnMut(RemovedSnapshot)) -> Result<Collected, StoreError> {
         Ok(self.collect_listed(removed)?.totals)
@@ -222,7 +225,7 @@ fn sweep(transaction: &Transaction<'_>, garbage: &[&Node], survey: &Survey) -> R
                 bytes
             }
             Thing::Image(name) => {
-                transaction.delete(Table::Images, &key::key(namespace, &[name]))?;
+                image::remove(transaction, &key::key(namespace, &[name]))?;
                 0
             }
             Thing::Lease(id) => {

@@ -9,12 +9,12 @@ use storage_model::Namespace;
 use super::expiry::{INGEST_KEPT, expired};
 use super::graph::{Facts, Node};
 use crate::StoreError;
-use crate::blob::{self, BlobRecord};
+use crate::blob::{BlobRecord, digest_of};
 use crate::container::ContainerRecord;
 use crate::image::ImageRecord;
 use crate::ingest_files::Found;
 use crate::lease::{self, LeaseId, LeaseRecord};
-use crate::metadata::{Metadata, key};
+use crate::metadata::{Metadata, Record, key, record};
 use crate::snapshot::{self, SnapshotRecord};
 use crate::thing::Thing;
 
@@ -28,6 +28,8 @@ pub(crate) struct Picture {
     pub(crate) removable: Vec<Node>,
     /// Those that keep and need no keeper.
     pub(crate) roots: Vec<Node>,
+    /// Namespaces with a record that cannot be read: what it keeps is unknown, so everything of theirs stays.
+    pub(crate) guarded: HashSet<Namespace>,
 }
 
 impl Picture {
@@ -36,28 +38,30 @@ impl Picture {
     pub(crate) fn take(metadata: &Metadata, ingests: &[Found], now: SystemTime) -> Result<Self, StoreError> {
         let mut picture = Self::default();
         picture.take_leases(metadata, now)?;
-        metadata.walk(&[], |row, record: ImageRecord| {
+        picture.read(metadata, |picture, row, record: ImageRecord| {
             if let Some((namespace, _)) = key::split_namespace(row) {
                 let facts = image_facts(&namespace, &record, now);
                 picture.add(Node::image(&namespace, &record.name), facts, expired(&record.labels, now));
             }
-            ControlFlow::Continue(())
         })?;
-        metadata.walk(&[], |row, record: ContainerRecord| {
+        picture.read(metadata, |picture, row, record: ContainerRecord| {
             if let Some((namespace, _)) = key::split_namespace(row) {
                 let node = Node::container(&namespace, record.id.as_str());
                 picture.add(node, container_facts(&namespace, &record), false);
             }
-            ControlFlow::Continue(())
         })?;
-        blob::walk(metadata, &[], |namespace, digest, record| {
-            picture.add(Node::blob(&namespace, &digest), blob_facts(&namespace, &record), true);
-            ControlFlow::Continue(())
+        picture.read(metadata, |picture, row, record: BlobRecord| {
+            if let Some((namespace, rest)) = key::split_namespace(row)
+                && let Some(digest) = digest_of(rest)
+            {
+                picture.add(Node::blob(&namespace, &digest), blob_facts(&namespace, &record), true);
+            }
         })?;
-        snapshot::walk_all(metadata, |namespace, snapshotter, record| {
-            let facts = snapshot_facts(&namespace, snapshotter, &record);
-            picture.add(Node::snapshot(&namespace, snapshotter, &record.key), facts, true);
-            ControlFlow::Continue(())
+        picture.read(metadata, |picture, row, record: SnapshotRecord| {
+            if let Some((namespace, snapshotter)) = snapshot::place(row) {
+                let facts = snapshot_facts(&namespace, snapshotter, &record);
+                picture.add(Node::snapshot(&namespace, snapshotter, &record.key), facts, true);
+            }
         })?;
         for found in ingests {
             picture.add(
@@ -66,15 +70,49 @@ impl Picture {
                 true,
             );
         }
+        picture.guard();
         Ok(picture)
     }
 
+    /// Shows every record of a table to `add`, and guards the namespaces of those that cannot be read.
+    fn read<R: Record>(
+        &mut self,
+        metadata: &Metadata,
+        mut add: impl FnMut(&mut Self, &[u8], R),
+    ) -> Result<(), StoreError> {
+        metadata.scan(R::TABLE, &[], |row, value| {
+            match (record::decode(row, value), key::split_namespace(row)) {
+                (Ok(record), _) => add(self, row, record),
+                (Err(error), Some((namespace, _))) => {
+                    tracing::warn!(%error, %namespace, "nothing of the namespace is collected");
+                    self.guarded.insert(namespace);
+                }
+                (Err(error), None) => return Err(error),
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    fn guard(&mut self) {
+        if self.guarded.is_empty() {
+            return;
+        }
+        let guarded = &self.guarded;
+        self.removable.retain(|node| !guarded.contains(&node.namespace));
+        let kept = self.facts.keys().filter(|node| guarded.contains(&node.namespace));
+        self.roots.extend(kept.cloned());
+    }
+
     fn take_leases(&mut self, metadata: &Metadata, now: SystemTime) -> Result<(), StoreError> {
-        lease::walk(metadata, &[], |namespace, id, record| {
-            let mut facts = Facts::of_labels(&namespace, &record.labels);
-            let ended = expired(&record.labels, now);
-            facts.root = !ended;
-            self.add(Node::lease(&namespace, &id), facts, ended);
+        self.read(metadata, |picture, row, record: LeaseRecord| {
+            if let Some((namespace, rest)) = key::split_namespace(row)
+                && let Some(id) = std::str::from_utf8(rest).ok().and_then(|id| id.parse().ok())
+            {
+                let mut facts = Facts::of_labels(&namespace, &record.labels);
+                let ended = expired(&record.labels, now);
+                facts.root = !ended;
+                picture.add(Node::lease(&namespace, &id), facts, ended);
+            }
         })?;
         lease::walk_resources(metadata, &[], |namespace, id, resource| {
             if let Some(facts) = self.facts.get_mut(&Node::lease(&namespace, &id)) {
@@ -111,6 +149,14 @@ pub(crate) fn facts_now(
     node: &Node,
     now: SystemTime,
 ) -> Result<Option<Facts>, StoreError> {
+    match read_facts(metadata, node, now) {
+        // Its namespace is guarded: everything there is marked already.
+        Err(StoreError::Record { .. }) => Ok(None),
+        other => other,
+    }
+}
+
+fn read_facts(metadata: &Metadata, node: &Node, now: SystemTime) -> Result<Option<Facts>, StoreError> {
     let namespace = &node.namespace;
     Ok(match &node.thing {
         Thing::Blob(digest) => {

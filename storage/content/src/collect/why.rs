@@ -28,6 +28,8 @@ pub struct KeeperChain {
     pub links: Vec<Thing>,
     /// When the root ends by itself; none if it does not.
     pub expires: Option<SystemTime>,
+    /// The root would not keep, but a record of its namespace cannot be read, and until it is repaired nothing there goes.
+    pub guarded: bool,
 }
 
 impl KeeperChain {
@@ -35,7 +37,9 @@ impl KeeperChain {
     pub fn words(&self) -> Vec<String> {
         let mut words: Vec<String> = self.links.iter().map(Thing::to_string).collect();
         if let (Some(root), Some(first)) = (self.links.first(), words.first_mut()) {
-            if matches!(root, Thing::Blob(_) | Thing::Snapshot { .. }) {
+            if self.guarded {
+                first.push_str(" (a record of its namespace cannot be read)");
+            } else if matches!(root, Thing::Blob(_) | Thing::Snapshot { .. }) {
                 first.push_str(" (labelled gc.root)");
             }
             let end = self.expires.and_then(|end| OffsetDateTime::from(end).format(&Rfc3339).ok());
@@ -70,9 +74,11 @@ impl Space {
         paths
             .into_iter()
             .map(|path| {
+                let keeps =
+                    path.first().and_then(|root| picture.facts.get(root)).is_some_and(|facts| facts.root);
                 let links: Vec<Thing> = path.into_iter().map(|node| node.thing.clone()).collect();
                 let expires = links.first().map(|root| self.end_of(root)).transpose()?.flatten();
-                Ok(KeeperChain { links, expires })
+                Ok(KeeperChain { links, expires, guarded: !keeps })
             })
             .collect()
     }

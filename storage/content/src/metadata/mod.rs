@@ -4,14 +4,18 @@
 //!
 //! A full disk must not outlive itself. RocksDB takes no more writes after one that found the disk full, even when there is
 //! room again; so the first change after that opens it anew. Reading goes on all the while. Deletions go through even then,
-//! by room that was kept for them (`reserve`).
+//! by room that was kept for them (`reserve`). Nor must damage outlive itself: what a flipped bit hits is lost, the rest is
+//! saved when the store is opened (`damage`, `salvage`).
 //!
 //! Not here: what the records mean.
 
+mod damage;
 mod database;
 pub(crate) mod key;
+mod log;
 pub(crate) mod record;
 mod reserve;
+mod salvage;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -21,7 +25,8 @@ use storage_sys::durable::free_bytes;
 
 use crate::StoreError;
 use crate::error::IoContext as _;
-use database::Database;
+pub use damage::MetadataState;
+use database::{Database, LogMode};
 pub(crate) use database::{Durability, Transaction};
 pub(crate) use record::Record;
 use reserve::Reserve;
@@ -103,12 +108,15 @@ const ATTEMPTS_MAX: usize = 16;
 const OPEN_BYTES: u64 = 1 << 20;
 
 impl Metadata {
-    /// Opens the store at `path`, creating it if it is absent.
-    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = Some(Arc::new(Database::open(path)?));
+    /// Opens the store at `path`, creating it if it is absent, and saving what can be saved if it is damaged. `quarantine`
+    /// is where a damaged one goes.
+    pub(crate) fn open(path: &Path, quarantine: &Path) -> Result<(Self, MetadataState), StoreError> {
+        let (database, found) = damage::open(path, quarantine)?;
+        let database = Some(Arc::new(database));
         let reserve = Reserve(path.with_file_name("reserve"));
         reserve.take();
-        Ok(Self { path: path.to_path_buf(), reserve, state: RwLock::new(State { database, full: false }) })
+        let state = RwLock::new(State { database, full: false });
+        Ok((Self { path: path.to_path_buf(), reserve, state }, found))
     }
 
     /// Keeps room for deletions again, if there is some.
@@ -235,7 +243,7 @@ impl Metadata {
             None => {}
         }
         tracing::info!(path = %self.path.display(), "there is room again: opening the metadata anew");
-        let database = Arc::new(Database::open(&self.path)?);
+        let database = Arc::new(Database::open(&self.path, LogMode::Strict)?);
         *state = State { database: Some(database.clone()), full: false };
         Ok(database)
     }

@@ -43,7 +43,7 @@ fn bring(space: &Space, reference: &str, bytes: &[u8], labels: Labels) -> Digest
 }
 
 #[test]
-fn images_pulled_during_collections_are_whole() {
+fn vuln_b3_fault_f18_images_pulled_during_collections_are_whole() {
     let fixture = Fixture::new();
     let done = AtomicBool::new(false);
     let rounds = 40;
@@ -92,6 +92,47 @@ fn images_pulled_during_collections_are_whole() {
     fixture.store.collect(&mut |_| ()).unwrap();
     let expected = 3 * rounds_kept(rounds) + 5;
     assert_eq!(names(&fixture.root().join("blobs/sha256")).len(), expected);
+}
+
+#[test]
+fn fault_f18_what_a_sweep_has_left_never_refers_to_what_it_took() {
+    let fixture = Fixture::new();
+    let space = fixture.space();
+    let content = |at: usize| format!("link {at}").into_bytes();
+    let links = 1200; // more than one batch
+    for at in 0..links {
+        let next = Digest::of(&content(at + 1)).to_string();
+        let refers = if at + 1 < links {
+            labels(&[("containerd.io/gc.ref.content.next", &next)])
+        } else {
+            Labels::new()
+        };
+        bring(&space, &format!("ref-{at}"), &content(at), refers);
+    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let mut here = std::collections::BTreeMap::new();
+                // As of one moment.
+                space
+                    .blobs(&mut |blob| {
+                        here.insert(blob.digest, blob.labels);
+                        std::ops::ControlFlow::Continue(())
+                    })
+                    .unwrap();
+                let next = here.values().filter_map(|labels| labels.get("containerd.io/gc.ref.content.next"));
+                assert!(next.map(|text| text.parse().unwrap()).all(|next: Digest| here.contains_key(&next)));
+            }
+        });
+        let outcome = fixture.store.collect_listed(&mut |_| ());
+        done.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+        let order: Vec<_> = outcome.unwrap().doomed.into_iter().map(|one| one.thing).collect();
+        let chain: Vec<_> =
+            (0..links).map(|at| storage_content::Thing::Blob(Digest::of(&content(at)))).collect();
+        assert_eq!(order, chain, "each before the one it refers to");
+    });
 }
 
 fn rounds_kept(rounds: usize) -> usize {

@@ -151,7 +151,7 @@ fn one_life(root: &Path, from: u64, life: Duration, journal: &mut Journal) -> us
 }
 
 #[test]
-fn after_kill_nine_at_random_moments_nothing_acknowledged_is_lost_and_nothing_leaks() {
+fn fault_f1_after_kill_nine_at_random_moments_nothing_acknowledged_is_lost_and_nothing_leaks() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = Journal::default();
     // A fixed sequence, so that a failure repeats as far as the machine allows.

@@ -33,7 +33,7 @@ impl Drop for Small {
 }
 
 #[test]
-fn a_full_disk_is_named_and_what_was_written_before_stays_and_goes_on_when_there_is_room() {
+fn vuln_b6_fault_f5_a_full_disk_is_named_and_what_was_written_before_stays_and_goes_on_when_there_is_room() {
     let Some(disk) = Small::mount(24 << 20) else {
         eprintln!("not run: this user may not mount");
         return;
@@ -78,7 +78,7 @@ fn fill_metadata(space: &Space) -> StoreError {
 }
 
 #[test]
-fn what_takes_the_room_can_be_deleted_on_a_disk_that_is_full_to_the_last_block() {
+fn vuln_b6_fault_f5_what_takes_the_room_can_be_deleted_on_a_disk_that_is_full_to_the_last_block() {
     let Some(disk) = Small::mount(96 << 20) else {
         eprintln!("not run: this user may not mount");
         return;

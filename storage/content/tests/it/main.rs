@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod blob;
+mod broken_record;
 mod change;
 mod check;
 mod collect;
@@ -13,6 +14,7 @@ mod image;
 mod image_use;
 mod ingest;
 mod lease;
+mod metadata_damage;
 mod model;
 mod namespace;
 mod open;

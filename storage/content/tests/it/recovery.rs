@@ -6,7 +6,7 @@ use storage_model::{Digest, Labels};
 use crate::support::{Fixture, digests, names, put};
 
 #[test]
-fn a_blob_whose_file_is_gone_is_quarantined_in_every_namespace_and_can_come_again() {
+fn vuln_b2_a_blob_whose_file_is_gone_is_quarantined_in_every_namespace_and_can_come_again() {
     let fixture = Fixture::new();
     let other = fixture.store.space(&"other".parse().unwrap());
     let lost = put(&fixture.space(), b"lost");
@@ -37,7 +37,7 @@ fn a_blob_whose_file_has_another_size_is_quarantined_and_its_file_taken_away() {
 }
 
 #[test]
-fn a_blob_that_was_renamed_but_not_recorded_goes_back_to_its_ingest_and_is_hashed_again() {
+fn vuln_b2_a_blob_that_was_renamed_but_not_recorded_goes_back_to_its_ingest_and_is_hashed_again() {
     let fixture = Fixture::new();
     let digest = Digest::of(b"finished");
     let mut ingest = fixture.space().ingest("ref", Expected::exactly(digest, 8)).unwrap();
@@ -99,7 +99,7 @@ fn an_ingest_directory_that_says_it_is_another_one_is_dropped() {
 }
 
 #[test]
-fn a_blob_that_is_lost_while_the_store_is_open_is_said_to_be_and_can_be_fetched_again() {
+fn vuln_b2_a_blob_that_is_lost_while_the_store_is_open_is_said_to_be_and_can_be_fetched_again() {
     let fixture = Fixture::new();
     let space = fixture.space();
     let digest = put(&space, b"here today");

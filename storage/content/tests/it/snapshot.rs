@@ -172,7 +172,7 @@ proptest! {
 }
 
 #[test]
-fn snapshotters_and_namespaces_do_not_see_each_other_but_share_numbers() {
+fn vuln_c15_snapshotters_and_namespaces_do_not_see_each_other_but_share_numbers() {
     let fixture = Fixture::new();
     let other = fixture.store.space(&"other".parse().unwrap());
     let tables = [

@@ -36,6 +36,12 @@ impl Fixture {
         Self { store: Store::open(directory.path()).unwrap(), directory }
     }
 
+    /// The directory alone, with nobody holding the store.
+    pub(crate) fn closed(self) -> tempfile::TempDir {
+        drop(self.store);
+        self.directory
+    }
+
     pub(crate) fn blob_file(&self, digest: &Digest) -> std::path::PathBuf {
         self.root().join("blobs/sha256").join(digest.hex())
     }
