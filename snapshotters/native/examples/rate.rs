@@ -1,6 +1,7 @@
-//! How many snapshots a second are prepared, committed and removed, by one thread and by several.
+//! How many snapshots a second each snapshotter prepares, commits and removes, by one thread and by several: empty ones on
+//! a small parent, counted by the caller (as a pull does) and not (as a client of the socket does).
 //!
-//! `cargo run --release -p snapshotters-overlay --example rate -- <directory> [snapshots] [threads]`: the directory lies
+//! `cargo run --release -p snapshotters-native --example rate -- <directory> [snapshots] [threads]`: the directory lies
 //! on the disk that is measured; a store is made in it and removed.
 
 use std::error::Error;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use snapshotters_contract::{Snapshotter, Usage};
+use snapshotters_native::Native;
 use snapshotters_overlay::Overlay;
 use storage_content::Store;
 use storage_model::Labels;
@@ -28,11 +30,28 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn measure(root: &std::path::Path, snapshots: usize, threads: usize) -> Result<(), Box<dyn Error>> {
     let store = Store::open(root)?;
-    let overlay = Overlay::new(&store)?;
-    let snapshotter = overlay.bind(store.space(&"default".parse()?));
+    let space = store.space(&"default".parse()?);
+    for snapshotter in [Overlay::new(&store)?.bind(space.clone()), Native::new(&store)?.bind(space)] {
+        for counted in [Some(Usage { bytes: 4096, inodes: 1 }), None] {
+            let how = if counted.is_some() { "counted" } else { "not counted" };
+            println!("{}, {how}:", snapshotter.name());
+            rates(&*snapshotter, counted, snapshots, threads)?;
+        }
+    }
+    Ok(())
+}
+
+fn rates(
+    snapshotter: &dyn Snapshotter,
+    counted: Option<Usage>,
+    snapshots: usize,
+    threads: usize,
+) -> Result<(), Box<dyn Error>> {
     let base = "base".parse()?;
-    snapshotter.prepare(&"base being made".parse()?, None, &Labels::new())?;
-    snapshotter.commit(&"base being made".parse()?, &base, None, &Labels::new())?;
+    if snapshotter.stat("base").is_err() {
+        snapshotter.prepare(&"base being made".parse()?, None, &Labels::new())?;
+        snapshotter.commit(&"base being made".parse()?, &base, None, &Labels::new())?;
+    }
     for threads in [1, threads] {
         let each = snapshots.div_ceil(threads);
         let begun = Instant::now();
@@ -40,8 +59,10 @@ fn measure(root: &std::path::Path, snapshots: usize, threads: usize) -> Result<(
             let workers: Vec<_> = (0..threads)
                 .map(|thread| {
                     scope.spawn({
-                        let (snapshotter, base) = (&*snapshotter, &base);
-                        move || run(snapshotter, base, thread, each).map_err(|error| error.to_string())
+                        let base = &base;
+                        move || {
+                            run(snapshotter, base, counted, thread, each).map_err(|error| error.to_string())
+                        }
                     })
                 })
                 .collect();
@@ -57,7 +78,7 @@ fn measure(root: &std::path::Path, snapshots: usize, threads: usize) -> Result<(
             sum.as_secs_f64() * 1e3 / total as f64
         };
         println!(
-            "{threads} threads: {total} snapshots in {:.2} s, {:.0}/s (each: prepare {:.2} ms, commit {:.2} ms, remove {:.2} ms)",
+            "  {threads} threads: {total} snapshots in {:.2} s, {:.0}/s (each: prepare {:.2} ms, commit {:.2} ms, remove {:.2} ms)",
             wall.as_secs_f64(),
             total as f64 / wall.as_secs_f64(),
             mean(0),
@@ -72,6 +93,7 @@ fn measure(root: &std::path::Path, snapshots: usize, threads: usize) -> Result<(
 fn run(
     snapshotter: &dyn Snapshotter,
     base: &snapshotters_contract::CommittedName,
+    counted: Option<Usage>,
     thread: usize,
     count: usize,
 ) -> Result<[Duration; 3], Box<dyn Error>> {
@@ -81,7 +103,6 @@ fn run(
         let begun = Instant::now();
         snapshotter.prepare(&key, Some(base), &Labels::new())?;
         let prepared = Instant::now();
-        let counted = Some(Usage { bytes: 4096, inodes: 1 });
         snapshotter.commit_with_usage(&key, &name, None, &Labels::new(), counted)?;
         let committed = Instant::now();
         snapshotter.remove(name.as_str())?;
