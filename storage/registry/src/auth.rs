@@ -13,7 +13,7 @@ use crate::challenge;
 use crate::client::Core;
 use crate::credentials;
 use crate::endpoint::Endpoint;
-use crate::error::ChallengeFault;
+use crate::fault::ChallengeFault;
 use crate::payload::{Outgoing, Payload};
 use crate::token::{ANSWER_BYTES_MAX, Access, BearerAsk, Token};
 use crate::transport::Patience;

@@ -13,9 +13,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use storage_model::{Descriptor, Digest, Reference};
 
 use crate::body::Body;
+use crate::call::Call;
 use crate::client::Core;
 use crate::endpoint::Endpoint;
-use crate::session::Call;
 use crate::{RegistryError, Target, retry};
 
 /// Fewest new bytes after which earlier failures are forgotten: a place that breaks each time after a few bytes

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use storage_model::{Descriptor, Digest, Reference, limits, media};
 
 use crate::body::{Body, BodyFault};
+use crate::call::Call;
 use crate::client::{Core, Resolved};
 use crate::endpoint::Endpoint;
-use crate::session::Call;
 use crate::{RegistryError, Target, retry};
 
 /// Header in which registries announce a manifest's digest (distribution-spec).

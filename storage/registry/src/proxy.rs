@@ -113,7 +113,7 @@ where
             tunnel = tunnel.with_auth(login.clone());
         }
         let tunnel = tunnel.call(address);
-        Box::pin(async move { tunnel.await.map(Link::Tunnel).map_err(|error| Cause::from(error)) })
+        Box::pin(async move { tunnel.await.map(Link::Tunnel).map_err(Cause::from) })
     }
 }
 

@@ -13,11 +13,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use storage_model::{Descriptor, Digest, Reference};
 
+use crate::call::Call;
 use crate::client::Core;
 use crate::endpoint::{self, Endpoint};
 use crate::manifest::{CONTENT_DIGEST, accept_all};
 use crate::payload::{Payload, Progress, ReadSeek};
-use crate::session::Call;
 use crate::token::Access;
 use crate::upload::Upload;
 use crate::{Client, RegistryError, Target};

@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use storage_model::{Descriptor, Digest, Reference, limits, media};
 
 use crate::body::Body;
+use crate::call::{Call, Place};
 use crate::client::Core;
 use crate::endpoint::escape;
-use crate::session::{Call, Place, admit};
+use crate::session::admit;
 use crate::{Client, RegistryError, Target};
 
 /// Most pages of one list that are read.

@@ -6,22 +6,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
-use serde::Deserialize;
-use storage_model::Digest;
 use tokio::time::Instant;
 
 use crate::auth::Visit;
-use crate::body::{Body, BodyFault};
+use crate::call::{Call, Place};
 use crate::client::{Core, RedirectKey, lock};
 use crate::endpoint::{Endpoint, Scheme};
-use crate::error::RedirectFault;
+use crate::fault::RedirectFault;
 use crate::location::{reach, resolve, same_origin};
-use crate::payload::Payload;
-use crate::token::Access;
 use crate::transport::{Guard, Patience};
-use crate::{RegistryError, Target, retry};
+use crate::{RegistryError, retry};
 
 /// Most redirects in a row.
 const REDIRECTS_MAX: usize = 5;
@@ -29,68 +25,6 @@ const REDIRECTS_MAX: usize = 5;
 const REDIRECT_KEPT: Duration = Duration::from_secs(240);
 /// Most places remembered.
 const REDIRECTS_KEPT_MAX: usize = 4096;
-/// Most of an error's body that is read, in bytes.
-const ERROR_BYTES_MAX: u64 = 16 * 1024;
-
-/// Where a request goes.
-#[derive(Clone)]
-pub(crate) enum Place {
-    /// Path below the repository: `manifests/latest`. May end with a query.
-    Path(String),
-    /// An address that the registry named before: that of an upload.
-    Named(Uri),
-}
-
-/// What to ask.
-pub(crate) struct Call<'a> {
-    pub(crate) method: Method,
-    pub(crate) endpoint: &'a Endpoint,
-    pub(crate) target: &'a Arc<Target>,
-    pub(crate) access: &'a Access,
-    pub(crate) place: Place,
-    pub(crate) payload: Payload<'a>,
-    /// Added to how long an answer may take: registries hash what they were given before they answer.
-    pub(crate) leeway: Duration,
-    pub(crate) accept: Option<HeaderValue>,
-    /// First byte wanted, and the `ETag` of the bytes before it.
-    pub(crate) range: Option<(u64, Option<HeaderValue>)>,
-    /// Set for blobs: where it was redirected to is remembered.
-    pub(crate) blob: Option<Digest>,
-}
-
-impl<'a> Call<'a> {
-    /// The call that reads `path`; the fields say what else is wanted.
-    pub(crate) fn get(endpoint: &'a Endpoint, target: &'a Arc<Target>, path: String) -> Self {
-        Self {
-            method: Method::GET,
-            endpoint,
-            target,
-            access: &Access::Pull,
-            place: Place::Path(path),
-            payload: Payload::Nothing,
-            leeway: Duration::ZERO,
-            accept: None,
-            range: None,
-            blob: None,
-        }
-    }
-
-    /// Whether it only reads: redirects of every kind may be followed.
-    fn reads(&self) -> bool {
-        self.method == Method::GET || self.method == Method::HEAD
-    }
-
-    /// Whether `status` is a success: 200, or 206 if a range was asked for; any 2xx for what changes something.
-    fn fits(&self, status: StatusCode) -> bool {
-        match self.place {
-            Place::Path(_) if self.reads() => {
-                status == StatusCode::OK || (status == StatusCode::PARTIAL_CONTENT && self.range.is_some())
-            }
-            _ => status.is_success(),
-        }
-    }
-}
-
 /// A success, as [`Call::fits`] says.
 pub(crate) struct Answer {
     pub(crate) response: Response<Incoming>,
@@ -237,7 +171,7 @@ impl Core {
         *request.method_mut() = call.method.clone();
         *request.uri_mut() = uri.clone();
         let headers = request.headers_mut();
-        describe(call, headers);
+        call.describe(headers);
         if at_home {
             headers.extend(call.endpoint.headers.clone());
             if let Some(shown) = shown {
@@ -249,15 +183,6 @@ impl Core {
         }
         // A coding would be undone before hashing, and costs the range: the bytes are wanted as they are named.
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if let Some(accept) = &call.accept {
-            headers.insert(header::ACCEPT, accept.clone());
-        }
-        if let Some((offset, etag)) = &call.range {
-            headers.insert(header::RANGE, range_header(*offset));
-            if let Some(etag) = etag {
-                headers.insert(header::IF_RANGE, etag.clone());
-            }
-        }
         let mut patience = Patience::of(&self.config.retry);
         patience.answer += call.leeway;
         if at_home {
@@ -296,62 +221,6 @@ impl Core {
         }
         redirects.insert(key, (uri, Instant::now()));
     }
-
-    /// The error for an answer that is not the content.
-    pub(crate) async fn status_error(
-        &self,
-        response: Response<Incoming>,
-        target: &Arc<Target>,
-        host: String,
-        asked: Option<u64>,
-    ) -> RegistryError {
-        let target = Arc::clone(target);
-        let status = response.status();
-        let retry_after = retry::retry_after(&self.config.retry, response.headers());
-        if let (StatusCode::RANGE_NOT_SATISFIABLE, Some(asked)) = (status, asked) {
-            return RegistryError::WrongRange { target, host, asked, got: "none (416)".to_owned() };
-        }
-        let body = Body::new(response.into_body(), &self.config.retry).collect(ERROR_BYTES_MAX);
-        let body = tokio::time::timeout(Duration::from_secs(5), body).await;
-        let body = body.ok().and_then(Result::ok).unwrap_or_default();
-        match status {
-            StatusCode::NOT_FOUND => RegistryError::NotFound { target, host },
-            StatusCode::UNAUTHORIZED => {
-                RegistryError::Unauthorized { target, host, login: crate::Login::Anonymous }
-            }
-            StatusCode::FORBIDDEN => RegistryError::Denied { target, host, message: words(&body).1 },
-            StatusCode::TOO_MANY_REQUESTS => RegistryError::TooManyRequests { target, host, retry_after },
-            // What Go's and nginx's https servers say to plain http.
-            StatusCode::BAD_REQUEST if contains(&body, b"HTTPS server") || contains(&body, b"HTTPS port") => {
-                RegistryError::SpeaksHttps { target, host }
-            }
-            _ => {
-                let (code, message) = words(&body);
-                RegistryError::Status { target, host, status, message, code, retry_after }
-            }
-        }
-    }
-
-    /// The error for a body that failed `at` bytes into the content.
-    pub(crate) fn body_error(
-        &self,
-        fault: BodyFault,
-        target: &Arc<Target>,
-        host: &str,
-        at: u64,
-        max: u64,
-    ) -> RegistryError {
-        let (target, host) = (Arc::clone(target), host.to_owned());
-        match fault {
-            BodyFault::Broken(error) => {
-                RegistryError::Interrupted { target, host, at, source: Some(Box::new(error)) }
-            }
-            BodyFault::Stalled(after) => {
-                RegistryError::Timeout { target, host, what: "too few bytes", after }
-            }
-            BodyFault::TooLarge => RegistryError::TooLarge { target, max },
-        }
-    }
 }
 
 /// What a `Location` received from `base` means, if it is an address we go to.
@@ -376,27 +245,6 @@ pub(crate) fn admit(call: &Call<'_>, base: &Uri, location: Option<&str>) -> Resu
     Ok(next)
 }
 
-/// Headers that say what the request carries.
-fn describe(call: &Call<'_>, headers: &mut HeaderMap) {
-    if !call.reads() {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(call.payload.length()));
-    }
-    match &call.payload {
-        Payload::Nothing => {}
-        Payload::Document(media_type, _) => {
-            headers.insert(header::CONTENT_TYPE, media_type.clone());
-        }
-        Payload::Section { offset, length, ranged, .. } => {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-            // The distribution-spec's own form, without a unit or a total. No section is empty.
-            let range = format!("{offset}-{}", offset + length.saturating_sub(1));
-            if let (true, Ok(range)) = (*ranged, HeaderValue::from_str(&range)) {
-                headers.insert(header::CONTENT_RANGE, range);
-            }
-        }
-    }
-}
-
 /// Whether an answer to plain http may come from a server that speaks https. To a HEAD it says so without words.
 fn perhaps_https(call: &Call<'_>, error: &RegistryError) -> bool {
     match error {
@@ -412,38 +260,7 @@ fn guard_of(endpoint: &Endpoint) -> Guard {
     if endpoint.is_local() { Guard::Link } else { Guard::Internal }
 }
 
-fn range_header(offset: u64) -> HeaderValue {
-    HeaderValue::from_str(&format!("bytes={offset}-")).expect("digits are a header value")
-}
-
 fn redirect_key(call: &Call<'_>) -> Option<RedirectKey> {
     let place = format!("{}{}", call.endpoint.authority, call.endpoint.prefix);
     Some((place, call.target.repository.clone(), call.blob?))
-}
-
-fn contains(body: &[u8], words: &[u8]) -> bool {
-    body.windows(words.len()).any(|window| window == words)
-}
-
-/// The registry's own code and words (distribution-spec, "Error Codes"), each made one short printable line.
-fn words(body: &[u8]) -> (String, String) {
-    #[derive(Deserialize)]
-    struct Errors {
-        errors: Vec<One>,
-    }
-    #[derive(Deserialize)]
-    struct One {
-        #[serde(default)]
-        code: String,
-        #[serde(default)]
-        message: String,
-    }
-    let first =
-        serde_json::from_slice::<Errors>(body).ok().and_then(|errors| errors.errors.into_iter().next());
-    let Some(One { code, message }) = first else { return Default::default() };
-    let line = |text: &str| {
-        let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-        printable.take(200).collect::<String>().trim().to_owned()
-    };
-    (line(&code), line(if message.is_empty() { &code } else { &message }))
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::challenge::Challenge;
 use crate::credentials::sensitive;
 use crate::endpoint::{Endpoint, escape};
-use crate::error::ChallengeFault;
+use crate::fault::ChallengeFault;
 use crate::location::{Reach, reach, same_origin};
 use crate::transport::Guard;
 

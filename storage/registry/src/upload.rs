@@ -13,12 +13,13 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use storage_model::Descriptor;
 
+use crate::call::{Call, Place};
 use crate::client::Core;
 use crate::endpoint::{Endpoint, escape};
 use crate::location::same_host;
 use crate::payload::{Opener, Payload, Progress};
 use crate::push::{Object, PUSH, pushed_nowhere};
-use crate::session::{Answer, Call, Place, admit};
+use crate::session::{Answer, admit};
 use crate::token::Access;
 use crate::{RegistryError, Target, retry};
 
