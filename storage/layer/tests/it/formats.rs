@@ -242,3 +242,33 @@ fn directories_without_an_entry_are_reported_and_settled_from_below() {
     assert_eq!((usr.mode() & 0o7777, usr.uid(), usr.gid(), usr.mtime()), (0o1770, 3, 4, 0o14_000_000_000));
     assert_eq!(yard.stat("usr/bin").mode() & 0o7777, 0o755);
 }
+
+#[test]
+fn what_a_layer_between_hides_is_not_taken_from_further_down() {
+    let lowest = || {
+        let with = |name: &str| Header::new(name, b'5').mode(0o700).owner(9, 9);
+        unpacked(&Tar::new().entry(with("a"), b"").entry(with("a/b"), b"").entry(with("a/b/c"), b"").end())
+    };
+    let implied = Tar::new().file("a/b/c/f", b"").end();
+    let mode_of = |yard: &Yard, path: &str| yard.stat(path).mode() & 0o7777;
+    for (middle, modes) in [
+        (Tar::new().dir("x", 0o755), [0o700, 0o700, 0o700]),
+        (Tar::new().file("a/.wh.b", b""), [0o755, 0o755, 0o755]),
+        (Tar::new().dir("a", 0o711).file("a/.wh.b", b""), [0o711, 0o755, 0o755]),
+        (Tar::new().dir("a", 0o711).file("a/.wh..wh..opq", b""), [0o711, 0o755, 0o755]),
+        (Tar::new().dir("a", 0o711).dir("a/b", 0o722).file("a/b/.wh..wh..opq", b""), [0o711, 0o722, 0o755]),
+        (Tar::new().dir("a", 0o711).file("a/b", b"a file"), [0o711, 0o755, 0o755]),
+    ] {
+        let (low, middle) = (lowest(), unpacked(&middle.end()));
+        let yard = Yard::new();
+        let layer = yard.unpack(&implied).unwrap();
+        storage_layer::settle(&yard.root(), &layer.implied, &[middle.root(), low.root()]).unwrap();
+        let found = ["a", "a/b", "a/b/c"].map(|path| mode_of(&yard, path));
+        assert_eq!(found.map(|mode| format!("{mode:o}")), modes.map(|mode| format!("{mode:o}")));
+    }
+    // The layer's own opaque directory hides what would be below it, not itself.
+    let (low, yard) = (lowest(), Yard::new());
+    let layer = yard.unpack(&Tar::new().file("a/b/.wh..wh..opq", b"").file("a/b/c/f", b"").end()).unwrap();
+    storage_layer::settle(&yard.root(), &layer.implied, &[low.root()]).unwrap();
+    assert_eq!(["a", "a/b", "a/b/c"].map(|path| mode_of(&yard, path)), [0o700, 0o700, 0o755]);
+}

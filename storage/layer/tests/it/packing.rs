@@ -19,20 +19,20 @@ fn plain() -> PackOptions {
     PackOptions { compression: Compression::None, ..PackOptions::default() }
 }
 
-fn difference(lower: Option<&Path>, upper: &Path) -> (Packed, Vec<u8>) {
+pub(crate) fn difference(lower: Option<&Path>, upper: &Path) -> (Packed, Vec<u8>) {
     let mut tar = Vec::new();
     let packed = pack_difference(lower, upper, &mut tar, &plain()).unwrap();
     assert_eq!((packed.digest, packed.size), (Digest::of(&tar), tar.len() as u64));
     (packed, tar)
 }
 
-fn overlay(upper: &Path, lowers: &[PathBuf]) -> Vec<u8> {
+pub(crate) fn overlay(upper: &Path, lowers: &[PathBuf]) -> Vec<u8> {
     let mut tar = Vec::new();
     pack_overlay(upper, lowers, &mut tar, &plain()).unwrap();
     tar
 }
 
-fn unpack_to(tar: &[u8], target: &Path, whiteouts: Whiteouts) {
+pub(crate) fn unpack_to(tar: &[u8], target: &Path, whiteouts: Whiteouts) {
     let options = UnpackOptions { whiteouts, ..UnpackOptions::default() };
     unpack(tar, Compression::None, target, &options, &|_| {}).unwrap();
 }
@@ -51,7 +51,7 @@ fn sh(directory: &Path, script: &str) {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let done = Command::new("cp").arg("-a").arg("--").arg(from.join(".")).arg(to).status().unwrap();
     assert!(done.success());
 }
@@ -147,13 +147,14 @@ fn a_change_that_keeps_size_and_whole_second_is_found_by_its_content() {
     assert_eq!(names(&tar), ["f"]);
 }
 
-/// An overlay mounted for a test; `None` without the right to mount.
-struct Mounted {
+/// An overlay mounted for a test.
+pub(crate) struct Mounted {
     yard: tempfile::TempDir,
-    lowers: Vec<PathBuf>,
+    pub(crate) lowers: Vec<PathBuf>,
 }
 
 impl Mounted {
+    /// Over layers made by shell scripts, the highest first.
     fn new(lowers: &[&str]) -> Self {
         let yard = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let mut paths = Vec::new();
@@ -163,20 +164,37 @@ impl Mounted {
             sh(&path, script);
             paths.push(path);
         }
+        Self::over(yard, paths)
+    }
+
+    /// Over `lowers`, or over one layer that `make` fills.
+    pub(crate) fn of(lowers: Vec<PathBuf>, make: impl FnOnce(&Path)) -> Self {
+        let yard = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let made = yard.path().join("lower");
+        fs::create_dir(&made).unwrap();
+        make(&made);
+        let lowers = if lowers.is_empty() { vec![made] } else { lowers };
+        Self::over(yard, lowers)
+    }
+
+    fn over(yard: tempfile::TempDir, lowers: Vec<PathBuf>) -> Self {
         for name in ["upper", "work", "merged"] {
             fs::create_dir(yard.path().join(name)).unwrap();
         }
-        let list: Vec<&str> = paths.iter().map(|path| path.to_str().unwrap()).collect();
-        let options = format!("lowerdir={},upperdir=upper,workdir=work", list.join(":"));
+        let list: Vec<&str> = lowers.iter().map(|path| path.to_str().unwrap()).collect();
+        let options = format!(
+            "lowerdir={},upperdir=upper,workdir=work,redirect_dir=nofollow,metacopy=off",
+            list.join(":")
+        );
         sh(yard.path(), &format!("mount -t overlay overlay -o {options} merged"));
-        Self { yard, lowers: paths }
+        Self { yard, lowers }
     }
 
-    fn merged(&self) -> PathBuf {
+    pub(crate) fn merged(&self) -> PathBuf {
         self.yard.path().join("merged")
     }
 
-    fn upper(&self) -> PathBuf {
+    pub(crate) fn upper(&self) -> PathBuf {
         self.yard.path().join("upper")
     }
 }

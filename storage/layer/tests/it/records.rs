@@ -1,5 +1,6 @@
 //! Tree records: any damage is found, and mended without touching what is good.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -151,7 +152,7 @@ const DAMAGES: [(&str, &str, &str); 18] = [
 fn every_damage_is_found_and_mended_and_nothing_else_is_touched() {
     for (damage, at, words) in DAMAGES {
         let layer = Layer::new(archive(), Whiteouts::Overlay);
-        let before = listing(&layer.tree());
+        let before = timeless(listing(&layer.tree()));
         let good: Vec<(PathBuf, u64, i64)> = inodes(&layer.tree());
         layer.sh(damage);
         let problems = layer.check(true);
@@ -161,7 +162,7 @@ fn every_damage_is_found_and_mended_and_nothing_else_is_touched() {
         assert!(mended.contains(&at.to_owned()), "{damage}: {mended:?}");
         let problems = layer.check(true);
         assert!(problems.is_empty(), "{damage}: {problems:?}");
-        assert_eq!(listing(&layer.tree()), before, "{damage}");
+        assert_eq!(timeless(listing(&layer.tree())), before, "{damage}");
         for (path, inode, changed) in good {
             let stat = fs::symlink_metadata(layer.tree().join(&path)).unwrap();
             let name = format!("/{}", path.display());
@@ -172,6 +173,12 @@ fn every_damage_is_found_and_mended_and_nothing_else_is_touched() {
         }
         assert_eq!(layer.repair().unwrap(), Vec::<String>::new());
     }
+}
+
+/// A whiteout has the time of its making, which means nothing.
+fn timeless(mut listing: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    listing.values_mut().filter(|facts| facts.starts_with("c 0 ")).for_each(|facts| facts.truncate(3));
+    listing
 }
 
 fn inodes(root: &Path) -> Vec<(PathBuf, u64, i64)> {

@@ -177,6 +177,32 @@ fn vuln_u13_no_program_is_started_whatever_is_in_path() {
 }
 
 #[test]
+fn vuln_u13_the_kernel_sees_no_execve_while_layers_are_unpacked() {
+    let yard = tempfile::tempdir().unwrap();
+    let log = yard.path().join("log");
+    let done = std::process::Command::new("strace")
+        .args(["-f", "-qq", "-e", "trace=execve,execveat", "-o"])
+        .arg(&log)
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "vulnerabilities::helper_unpacks_both_compressions",
+            "--ignored",
+            "--test-threads=1",
+        ])
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(done.success());
+    let log = fs::read_to_string(&log).unwrap();
+    assert_eq!(
+        log.lines().filter(|line| line.contains("exec")).count(),
+        1,
+        "strace starts it, no more: {log}"
+    );
+}
+
+#[test]
 #[ignore = "run by vuln_u13 in a process of its own"]
 fn helper_unpacks_both_compressions() {
     let tar = Tar::new().file("a", &[7; 100_000]).end();
@@ -216,18 +242,60 @@ fn vuln_u17_a_character_device_0_0_is_refused() {
     assert!(yard.stat("zero").file_type().is_block_device());
 }
 
+/// What overlayfs keeps for itself.
+const OVERLAY_NAMES: [&str; 6] = ["opaque", "redirect", "metacopy", "whiteout", "whiteouts", "origin"];
+
 #[test]
-fn vuln_u18_attributes_of_overlayfs_never_come_from_a_layer() {
-    let names = ["opaque", "redirect", "metacopy", "whiteout", "whiteouts", "origin"];
+fn vuln_u18_attributes_of_overlayfs_are_escaped_in_an_overlay_and_left_out_of_a_whole_tree() {
     for prefix in ["trusted.overlay.", "user.overlay."] {
-        for name in names {
-            let name = format!("{prefix}{name}");
-            let key = format!("SCHILY.xattr.{name}");
-            for kind in [b'0', b'5'] {
+        for name in OVERLAY_NAMES.into_iter().chain(["overlay.opaque"]) {
+            let (real, escaped) = (format!("{prefix}{name}"), format!("{prefix}overlay.{name}"));
+            let key = format!("SCHILY.xattr.{real}");
+            for (kind, whiteouts) in
+                [(b'0', Whiteouts::Overlay), (b'5', Whiteouts::Overlay), (b'0', Whiteouts::Apply)]
+            {
                 let records: [(&str, &[u8]); 2] = [(&key, b"y"), ("SCHILY.xattr.user.kept", b"1")];
-                let yard = unpacked(&Tar::new().pax(&records).entry(Header::new("d", kind), b"").end());
-                assert_eq!(yard.xattr("d", &name), None, "{name}");
+                let yard = Yard::new();
+                let tar = Tar::new().pax(&records).entry(Header::new("d", kind), b"").end();
+                yard.unpack_as(&tar, whiteouts).unwrap();
+                let kept = (whiteouts == Whiteouts::Overlay).then(|| b"y".to_vec());
+                assert_eq!((yard.xattr("d", &real), yard.xattr("d", &escaped)), (None, kept), "{real}");
                 assert_eq!(yard.xattr("d", "user.kept").as_deref(), Some(&b"1"[..]));
+            }
+        }
+    }
+}
+
+#[test]
+fn vuln_u18_no_attribute_of_a_layer_hides_or_redirects_in_either_form_of_mount() {
+    let lower = unpacked(
+        &Tar::new().file("d/secret", b"lower").file("other", b"other layer").file("f", b"low").end(),
+    );
+    for prefix in ["trusted.overlay.", "user.overlay."] {
+        for name in OVERLAY_NAMES {
+            let key = format!("SCHILY.xattr.{prefix}{name}");
+            let value: &[u8] = match name {
+                "redirect" => b"/other",
+                "metacopy" => b"",
+                _ => b"y",
+            };
+            let records: [(&str, &[u8]); 1] = [(&key, value)];
+            let tar = Tar::new().pax(&records).dir("d", 0o755).pax(&records).file("f", b"");
+            let layer = unpacked(&tar.end());
+            for mode in ["ro", "userxattr"] {
+                let merged = tempfile::tempdir().unwrap();
+                let lowers = format!("lowerdir={}:{},{mode}", layer.root().display(), lower.root().display());
+                let run = |program: &str, arguments: &[&str]| {
+                    let done =
+                        std::process::Command::new(program).args(arguments).arg(merged.path()).status();
+                    assert!(done.unwrap().success(), "{program} {arguments:?}");
+                };
+                run("mount", &["-t", "overlay", "overlay", "-o", &lowers]);
+                let (secret, file) =
+                    (fs::read(merged.path().join("d/secret")), fs::read(merged.path().join("f")));
+                run("umount", &[]);
+                assert_eq!(secret.unwrap(), b"lower", "{key} {mode}");
+                assert_eq!(file.unwrap(), b"", "{key} {mode}: what the layer says, and nothing of another's");
             }
         }
     }
@@ -272,6 +340,22 @@ fn vuln_u21_set_id_bits_stay_on_the_file_and_the_way_to_it_is_not_opened() {
     let stat = yard.stat("bin/su");
     assert_eq!((stat.mode() & 0o7777, stat.uid(), stat.gid()), (0o6755, 1, 2));
     assert_eq!(fs::metadata(yard.directory.path().join("outer")).unwrap().mode() & 0o7777, 0o700);
+}
+
+#[test]
+fn vuln_u21_nobody_can_start_a_set_id_program_in_the_store() {
+    // The store's root has mode 0700 (`storage-content`); what is below is as open as the image says.
+    let yard = Yard::new();
+    fs::set_permissions(yard.directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let program = fs::read("/bin/true").unwrap();
+    let header = Header::new("true", b'0').mode(0o4755).size(program.len() as u64);
+    let tar = Tar::new().entry(header, &program).end();
+    unpack(&tar[..], Compression::None, &yard.root(), &UnpackOptions::default(), &|_| {}).unwrap();
+    let path = yard.root().join("true");
+    assert!(std::process::Command::new(&path).status().unwrap().success(), "root can");
+    use std::os::unix::process::CommandExt as _;
+    let nobody = std::process::Command::new(&path).uid(65534).gid(65534).current_dir("/").status();
+    assert_eq!(nobody.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
 }
 
 #[test]
