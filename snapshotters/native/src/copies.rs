@@ -114,7 +114,7 @@ impl Form for Copies {
             return match counted {
                 // It is for the layer; a copy is counted whole.
                 Some(_) => folder.usage(&whole),
-                None => folder.count_and_sync(number, &whole),
+                None => folder.count_and_sync(&whole),
             };
         }
         // Of a commit that came to nothing, perhaps on another parent.
@@ -126,11 +126,11 @@ impl Form for Copies {
         } else if !deletes(&diff)? {
             return match counted {
                 Some(usage) => Ok(usage),
-                None => folder.count_and_sync(number, &diff),
+                None => folder.count_and_sync(&diff),
             };
         }
         folder.appear(&whole, |new| stack(below.as_deref(), &diff, new))?;
-        folder.count_and_sync(number, &whole)
+        folder.count_and_sync(&whole)
     }
 
     fn sealed(&self, folder: &Folder, number: u64) {

@@ -104,7 +104,7 @@ impl Form for Layers {
         }
         match counted {
             Some(usage) => Ok(usage),
-            None => folder.count_and_sync(snapshot.record.number, &files),
+            None => folder.count_and_sync(&files),
         }
     }
 }

@@ -11,9 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, IFlags, Mode, OFlags};
-
-use crate::place::Place;
+use rustix::fs::{FallocateFlags, IFlags, Mode, OFlags};
 
 /// Makes the names in `directory` durable: what was created, renamed into or removed from it before the call.
 ///
@@ -43,43 +41,6 @@ pub fn open_directory(directory: &Path) -> io::Result<File> {
 /// The first error of writing back since the last call on this descriptor (Linux 5.8 and later), whatever file it hit.
 pub fn sync_file_system(descriptor: impl AsFd) -> io::Result<()> {
     Ok(rustix::fs::syncfs(descriptor)?)
-}
-
-/// Makes every file and directory of a small tree durable, one by one: unlike [`sync_file_system`] it does not wait for
-/// what others write, and meets their errors no more than they meet its. False if the tree has more than `inodes_max`
-/// entries: then some may be synced and some not. Links and devices have no contents; their names are the directory's.
-///
-/// # Errors
-/// Those of reading the tree, and `EIO` if the disk refused.
-pub fn sync_small_tree(root: &Path, inodes_max: u64) -> io::Result<bool> {
-    let mut pending = vec![Place::root(root)?];
-    let mut inodes = 0;
-    while let Some(place) = pending.pop() {
-        let (directory, place) = place.open()?;
-        for entry in Dir::read_from(&directory)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            inodes += 1;
-            if inodes > inodes_max {
-                return Ok(false);
-            }
-            let facts = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            match FileType::from_raw_mode(facts.st_mode) {
-                FileType::Directory => pending.push(place.child(name.to_bytes())),
-                FileType::RegularFile => {
-                    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                    let file = rustix::fs::openat(&directory, name, flags, Mode::empty())?;
-                    rustix::fs::fsync(file)?;
-                }
-                _ => {}
-            }
-        }
-        rustix::fs::fsync(&directory)?;
-    }
-    Ok(true)
 }
 
 /// Tells the file system that the subdirectories of `directory` have nothing to do with one another (`FS_TOPDIR_FL`), so
@@ -143,19 +104,6 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         sync_file_system(open_directory(root.path()).unwrap()).unwrap();
         assert!(free_bytes(root.path()).unwrap() > 0);
-    }
-
-    #[test]
-    fn a_small_tree_is_synced_and_a_larger_one_is_told() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("dir")).unwrap();
-        std::fs::write(root.path().join("dir/file"), b"x").unwrap();
-        std::os::unix::fs::symlink("/nowhere", root.path().join("dir/link")).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, root.path().join("fifo"), FileType::Fifo, Mode::RUSR, 0)
-            .unwrap();
-        assert!(sync_small_tree(root.path(), 4).unwrap());
-        assert!(!sync_small_tree(root.path(), 3).unwrap());
-        assert!(sync_small_tree(&root.path().join("dir/file"), 3).is_err());
     }
 
     #[test]
