@@ -298,6 +298,8 @@ fn content_answers_as_containerds() -> Result<()> {
         content push-object --plain-http HOST/p/o:1 DIGEST application/vnd.oci.image.manifest.v1+json
         content prune references --dry
         content prune references
+        leases create --id last
+        leases rm --sync last
         content ls -q";
     Both::start()?.assert_same(&steps.replace("HELLO", HELLO).replace("NOTHING", NOTHING))
 }
@@ -392,13 +394,14 @@ fn events_are_printed_as_containerds() -> Result<()> {
     let pull = format!("images pull --plain-http {image}");
     let label = format!("images label {image} x=y");
     let remove = format!("images rm {image}");
+    // Content first: after a removal a collector may be faster than the next command, and 1.6 tells nothing of what it takes.
     let steps = [
-        label.as_str(),
+        "content ingest a-ref <blob",
+        &format!("content rm {HELLO}"),
+        &label,
         "snapshots prepare one",
         "snapshots commit two one",
         "snapshots rm two",
-        "content ingest a-ref <blob",
-        &format!("content rm {HELLO}"),
         &remove,
     ];
     for side in [&both.theirs, &both.ours] {

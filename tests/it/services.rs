@@ -1,10 +1,10 @@
 //! Debian's unmodified `ctr` speaks to our socket.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tests::{Engine, Registry, finish};
+use tests::{Engine, Registry, finish, wait_until};
 
 use crate::fixtures;
 
@@ -99,5 +99,27 @@ fn namespaces_do_not_see_each_others_images() -> Result<()> {
     assert!(!engine.ok(["--namespace", "two", "images", "ls"])?.contains("mine"));
     assert!(!ctr(&engine, &["--namespace", "two", "images", "ls"])?.contains("mine"));
     assert!(ctr(&engine, &["--namespace", "one", "images", "ls"])?.contains(&image));
+    Ok(())
+}
+
+#[test]
+fn vuln_d10_b12_a_client_whose_daemon_is_killed_in_the_middle_of_a_call_ends_with_an_error() -> Result<()> {
+    let mut engine = Engine::new()?;
+    engine.start_daemon()?;
+    // A registry that takes a connection and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let reference = format!("{}/image:1", silent.local_addr()?);
+    let socket = engine.socket();
+    let address = socket.to_str().context("a temporary directory's name is text")?;
+    let mut pull = engine.command(["--address", address, "pull", &reference])?;
+    let mut pull = pull.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let _connection = silent.accept()?;
+    engine.kill_daemon()?;
+    wait_until("the client ends", Duration::from_secs(20), || {
+        pull.try_wait().is_ok_and(|end| end.is_some())
+    })?;
+    let end = pull.wait_with_output()?;
+    let said = String::from_utf8_lossy(&end.stderr).into_owned();
+    assert!(!end.status.success() && !said.trim().is_empty(), "{said}");
     Ok(())
 }
