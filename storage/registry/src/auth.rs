@@ -4,17 +4,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use hyper::body::Incoming;
 use storage_model::Digest;
 use tokio::time::Instant;
 
 use crate::body::Body;
+use crate::call::Call;
 use crate::challenge;
 use crate::client::Core;
 use crate::credentials;
 use crate::endpoint::Endpoint;
-use crate::fault::ChallengeFault;
+use crate::fault::{ChallengeFault, RedirectFault};
+use crate::location::same_origin;
 use crate::payload::{Outgoing, Payload};
+use crate::session::{REDIRECTS_MAX, admit, guard_of};
 use crate::token::{ANSWER_BYTES_MAX, Access, BearerAsk, Token};
 use crate::transport::Patience;
 use crate::{Credentials, Login, RegistryError, Target};
@@ -196,23 +200,10 @@ impl Core {
         ask: &BearerAsk,
         login: Option<&Credentials>,
     ) -> Result<Token, RegistryError> {
-        let refuse = |fault| RegistryError::Challenge {
-            target: Arc::clone(visit.target),
-            host: visit.endpoint.authority.clone(),
-            fault,
-        };
         let realm = ask.realm.authority().map_or_else(String::new, ToString::to_string);
         let fail =
             |fault| RegistryError::Token { target: Arc::clone(visit.target), realm: realm.clone(), fault };
-        let guard = ask.admit(visit.endpoint, visit.home).map_err(refuse)?;
-        let request = self.token_request(ask, visit.access, login);
-        let request = request.ok_or_else(|| refuse(ChallengeFault::Realm))?;
-        let profile = match crate::location::same_origin(&ask.realm, visit.home) {
-            true => (*visit.endpoint.profile).clone(),
-            false => visit.endpoint.profile.without_identity(),
-        };
-        let patience = Patience::of(&self.config.retry);
-        let response = self.transport.send(request, &profile, guard, patience, visit.target).await?;
+        let response = self.ask_service(visit, ask, login).await?;
         let status = response.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST) {
             return Err(self.refusal(visit).await);
@@ -223,6 +214,51 @@ impl Core {
         let body = Body::new(response.into_body(), &self.config.retry).collect(ANSWER_BYTES_MAX).await;
         let body = body.map_err(|fault| self.body_error(fault, visit.target, &realm, 0, ANSWER_BYTES_MAX))?;
         Token::parse(&body, Instant::now()).map_err(fail)
+    }
+
+    /// Asks the token service, and where it moved to: to another origin without the login. What is posted is not
+    /// posted elsewhere.
+    async fn ask_service(
+        &self,
+        visit: Visit<'_>,
+        ask: &BearerAsk,
+        login: Option<&Credentials>,
+    ) -> Result<Response<Incoming>, RegistryError> {
+        let refuse = |fault| RegistryError::Challenge {
+            target: Arc::clone(visit.target),
+            host: visit.endpoint.authority.clone(),
+            fault,
+        };
+        let mut guard = ask.admit(visit.endpoint, visit.home).map_err(refuse)?;
+        let request = self.token_request(ask, visit.access, login);
+        let mut request = request.ok_or_else(|| refuse(ChallengeFault::Realm))?;
+        let call = Call::get(visit.endpoint, visit.target, String::new());
+        for _ in 0..REDIRECTS_MAX {
+            let (posts, base) = (request.method() == Method::POST, request.uri().clone());
+            let mut headers = request.headers().clone();
+            let profile = match same_origin(&base, visit.home) {
+                true => (*visit.endpoint.profile).clone(),
+                false => visit.endpoint.profile.without_identity(),
+            };
+            let patience = Patience::of(&self.config.retry);
+            let response = self.transport.send(request, &profile, guard, patience, visit.target).await?;
+            if posts || !matches!(response.status().as_u16(), 301..=303 | 307 | 308) {
+                return Ok(response);
+            }
+            let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+            let next = admit(&call, &base, location)?;
+            if !same_origin(&base, &next) {
+                headers.remove(header::AUTHORIZATION);
+                guard = guard_of(visit.endpoint);
+            }
+            request = Request::new(Outgoing::default());
+            (*request.uri_mut(), *request.headers_mut()) = (next, headers);
+        }
+        Err(RegistryError::Redirect {
+            target: Arc::clone(visit.target),
+            host: ask.realm.authority().map_or_else(String::new, ToString::to_string),
+            fault: RedirectFault::TooMany(REDIRECTS_MAX),
+        })
     }
 
     fn token_request(

@@ -20,7 +20,7 @@ use crate::transport::{Guard, Patience};
 use crate::{RegistryError, retry};
 
 /// Most redirects in a row.
-const REDIRECTS_MAX: usize = 5;
+pub(crate) const REDIRECTS_MAX: usize = 5;
 /// How long the place a blob was redirected to is asked directly. Clouds sign for 5 to 20 minutes.
 const REDIRECT_KEPT: Duration = Duration::from_secs(240);
 /// Most places remembered.
@@ -256,7 +256,7 @@ fn perhaps_https(call: &Call<'_>, error: &RegistryError) -> bool {
     }
 }
 
-fn guard_of(endpoint: &Endpoint) -> Guard {
+pub(crate) fn guard_of(endpoint: &Endpoint) -> Guard {
     if endpoint.is_local() { Guard::Link } else { Guard::Internal }
 }
 

@@ -352,3 +352,41 @@ async fn a_refused_login_is_tried_once_and_named() {
     );
     assert_eq!(registry.requests().len(), 2);
 }
+
+#[tokio::test]
+async fn vuln_c04_a_token_service_that_moved_gets_the_login_only_at_its_own_origin() {
+    for elsewhere in [false, true] {
+        let new = tokens().await;
+        let place = if elsewhere { format!("http://{}/moved", new.host()) } else { "/moved".to_owned() };
+        let service = Fault::start(move |seen, _| match seen.path.starts_with("/moved") {
+            false => Reply::new(307, &[("Location", &place)], b""),
+            true => Reply::new(200, &[], b"{\"token\":\"t\"}"),
+        })
+        .await;
+        let realm = format!("Bearer realm=\"http://{}/token\",service=\"s\"", service.host());
+        let registry = Fault::start(move |seen, _| match seen.header("authorization") {
+            Some(_) => manifest(),
+            None => challenge(&realm),
+        })
+        .await;
+        let login = Some(Credentials::password("user", "secret"));
+        let client = Client::new(Config { credentials: login, ..config() }).unwrap();
+        client.resolve(&reference(&format!("{}/a", registry.host()))).await.unwrap();
+        let wanted = if elsewhere { (1, 1, 1, 0) } else { (2, 2, 0, 0) };
+        let seen = (service.requests().len(), service.authorized(), new.requests().len(), new.authorized());
+        assert_eq!(seen, wanted);
+    }
+}
+
+#[tokio::test]
+async fn vuln_c03_a_token_service_does_not_send_us_to_the_link_or_around_in_circles() {
+    for place in ["http://169.254.169.254/token", "/token"] {
+        let service = Fault::start(move |_, _| Reply::new(302, &[("Location", place)], b"")).await;
+        let realm = format!("Bearer realm=\"http://{}/token\",service=\"s\"", service.host());
+        let registry = Fault::start(move |_, _| challenge(&realm)).await;
+        let client = Client::new(config()).unwrap();
+        let error = client.resolve(&reference(&format!("{}/a", registry.host()))).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Redirect { .. }), "{error:?}");
+        assert!(service.requests().len() <= 5);
+    }
+}
