@@ -6,8 +6,9 @@ use tonic::{Request, Response, Status};
 
 /// What clients of containerd are told: they compare versions to choose between services.
 ///
-/// 1.7 is the last line of containerd whose clients do all work through the services that are here; from 2.0 on,
-/// nerdctl expects the transfer service. Ours stands in the build part, where semantic versions allow it.
+/// 1.7 is the last line of containerd whose clients ask for nothing that is not here: those that see 2.0 may count on its mount
+/// manager and sandboxes. What 2.x clients do by default, transfers, is here and they ask for it without looking at this. Ours
+/// stands in the build part, where semantic versions allow it.
 pub(crate) const CONTAINERD_VERSION: &str = concat!("1.7.0+windlass.", env!("CARGO_PKG_VERSION"));
 
 /// The service.

@@ -14,7 +14,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::fixture::{Daemon, client, leased, request};
 
-type Client = ContentClient<Channel>;
+pub(crate) type Client = ContentClient<Channel>;
 
 /// One write stream, spoken turn by turn.
 struct Session {
@@ -48,7 +48,7 @@ fn message(action: WriteAction, reference: &str, offset: usize, data: &[u8]) -> 
     }
 }
 
-async fn put(client: &mut Client, data: &[u8]) -> Result<wire::WriteContentResponse, Status> {
+pub(crate) async fn put(client: &mut Client, data: &[u8]) -> Result<wire::WriteContentResponse, Status> {
     let digest = Digest::of(data);
     let mut session = Session::open(client).await;
     let commit = wire::WriteContentRequest {

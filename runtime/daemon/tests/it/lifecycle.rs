@@ -3,15 +3,25 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
+use runtime_api::any::pack;
+use runtime_api::containerd::services::events::v1::SubscribeRequest;
+use runtime_api::containerd::services::events::v1::events_client::EventsClient;
 use runtime_api::containerd::services::introspection::v1::introspection_client::IntrospectionClient;
+use runtime_api::containerd::services::namespaces::v1::namespaces_client::NamespacesClient;
+use runtime_api::containerd::services::namespaces::v1::{
+    CreateNamespaceRequest, DeleteNamespaceRequest, ListNamespacesRequest, Namespace,
+};
+use runtime_api::containerd::services::streaming::v1::StreamInit;
+use runtime_api::containerd::services::streaming::v1::streaming_client::StreamingClient;
 use runtime_api::grpc::health::v1::HealthCheckRequest;
 use runtime_api::grpc::health::v1::health_check_response::ServingStatus;
 use runtime_api::grpc::health::v1::health_client::HealthClient;
 use runtime_daemon::{DaemonConfig, serve_until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tonic::Code;
 
-use crate::fixture::{Daemon, client, config};
+use crate::fixture::{Daemon, client, config, request};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn vuln_d4_a_second_daemon_on_one_root_is_refused_at_once_with_the_holders_id() {
@@ -78,6 +88,47 @@ async fn vuln_d6_a_flood_of_reset_streams_ends_its_own_connection_and_no_other()
     let _ = flooding.await.unwrap();
     let mut introspection = client!(daemon, IntrospectionClient<_>);
     introspection.server(()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vuln_d7_streams_that_clients_open_and_leave_take_nothing_with_them() {
+    /// More than may wait at once: if each left a trace, the last would be refused.
+    const STREAMS: usize = 3000;
+    let daemon = Daemon::start().await;
+    let mut streaming = client!(daemon, StreamingClient<_>);
+    for number in 0..STREAMS {
+        let init = pack(&StreamInit { id: format!("stream {number}") });
+        let opened = loop {
+            // The end of the one before may still be on its way.
+            match streaming.stream(request(tokio_stream::iter([init.clone()]))).await {
+                Err(busy) if busy.code() == Code::ResourceExhausted => tokio::task::yield_now().await,
+                other => break other.unwrap(),
+            }
+        };
+        drop(opened);
+    }
+    let mut events = client!(daemon, EventsClient<_>);
+    for _ in 0..STREAMS {
+        drop(events.subscribe(request(SubscribeRequest::default())).await.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vuln_d8_a_call_without_a_message_is_refused_and_changes_nothing() {
+    let daemon = Daemon::start().await;
+    let mut namespaces = client!(daemon, NamespacesClient<_>);
+    let namespace = Namespace { name: "kept".to_owned(), ..Default::default() };
+    namespaces.create(request(CreateNamespaceRequest { namespace: Some(namespace) })).await.unwrap();
+    for method in ["Delete", "Create", "Update"] {
+        let mut raw = tonic::client::Grpc::new(daemon.channel.clone());
+        raw.ready().await.unwrap();
+        let path = format!("/containerd.services.namespaces.v1.Namespaces/{method}").parse().unwrap();
+        let codec = tonic_prost::ProstCodec::<DeleteNamespaceRequest, ()>::default();
+        let nothing = tokio_stream::empty::<DeleteNamespaceRequest>();
+        assert!(raw.client_streaming(request(nothing), path, codec).await.is_err(), "{method}");
+    }
+    let list = namespaces.list(request(ListNamespacesRequest::default())).await.unwrap().into_inner();
+    assert!(list.namespaces.iter().any(|namespace| namespace.name == "kept"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 
 mod content;
 mod ctr;
+mod diff;
 mod engine;
 mod events;
 mod fixture;
@@ -12,3 +13,4 @@ mod lifecycle;
 mod plugin;
 mod records;
 mod snapshots;
+mod transfer;
