@@ -14,6 +14,7 @@ use crate::disk::{Blocks, Disk, Refuse};
 use crate::figures::{self, Random, Tally, side_by_side};
 use crate::judge::{Case, Then};
 use crate::kill;
+use crate::step::OWN_WRITE;
 use crate::trace::{self, Fault, Outcome};
 use crate::worker::{Job, Traced};
 use crate::world::{self, Memory, World};
@@ -47,7 +48,8 @@ fn prepared(world: &World, folder: &Path) -> Result<Vec<(Case, std::path::PathBu
 fn lived(outcome: &Outcome) -> Result<()> {
     ensure!(outcome.succeeded, "the worker died: {:?}", outcome.said);
     ensure!(!outcome.said.is_empty(), "the worker said nothing");
-    let untyped = outcome.said.iter().find(|line| line.contains(" Untyped "));
+    let ours = |line: &&String| line.contains(" Untyped ") && !line.contains(OWN_WRITE);
+    let untyped = outcome.said.iter().find(ours);
     ensure!(untyped.is_none(), "an error without a kind: {untyped:?}");
     Ok(())
 }

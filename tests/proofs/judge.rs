@@ -109,13 +109,7 @@ impl Case {
         }
         self.step.take(&engine).context("the step cannot be taken again")?;
         abort_ingests(&engine)?;
-        let again = match &self.step {
-            // Where to is noted at each blob, and every push here goes elsewhere.
-            Step::Push { .. } => {
-                collected(&engine)?.without_notes().differs_from(&self.after.without_notes())
-            }
-            _ => collected(&engine)?.differs_from(&self.after),
-        };
+        let again = collected(&engine)?.differs_from(&self.after);
         ensure!(again.is_empty(), "after the step was taken again: {again}");
         Ok(())
     }
@@ -126,7 +120,7 @@ impl Case {
         let half = seen.beyond(&[&self.start, &self.before, &self.after]);
         ensure!(half.is_empty(), "half-made and visible: {half}");
         let due = if acknowledged { &self.after } else { &self.common() };
-        let lost = seen.without_notes().lacks(&due.without_notes());
+        let lost = seen.without_notes().lacks(&due.without_notes(), acknowledged);
         ensure!(lost.is_empty(), "lost: {lost}");
         ask_for_mounts(engine, &seen)
     }

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::figures::{self, Tally, side_by_side};
 use crate::judge::{Case, Then};
+use crate::seen::PUSHED;
 use crate::step::Step;
 use crate::trace::{self, Fault};
 use crate::worker::{Job, Traced};
@@ -40,7 +41,7 @@ pub(crate) fn cases(world: &World) -> Vec<(&'static str, Vec<Step>, Step)> {
         (
             "push",
             vec![pull(&one)],
-            Step::Push { reference: one.clone(), repository: world.registry.reference("pushed") },
+            Step::Push { reference: one.clone(), repository: world.registry.reference(PUSHED) },
         ),
         ("prepare", vec![pull(&one)], prepare),
         ("commit", made.clone(), commit.clone()),

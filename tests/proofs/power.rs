@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::disk::{Blocks, Disk, Event};
 use crate::figures::{self, Random, Tally};
 use crate::judge::{Case, Then};
+use crate::seen::PUSHED;
 use crate::step::Step;
 use crate::worker::{Job, Traced};
 use crate::world::{Memory, World};
@@ -45,7 +46,7 @@ fn chain(world: &World) -> Vec<Step> {
         pull(1),
         Step::Import { archive: world.archive.clone(), name: "local.test/imported".into() },
         Step::Convert { reference: world.reference(1), target: "local.test/converted:1".into() },
-        Step::Push { reference: world.reference(0), repository: world.registry.reference("pushed") },
+        Step::Push { reference: world.reference(0), repository: world.registry.reference(PUSHED) },
         Step::Remove { key: "done".into() },
         forget(0),
         Step::Collect,

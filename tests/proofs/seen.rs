@@ -19,6 +19,12 @@ const SNAPSHOTTERS: [&str; 1] = ["overlayfs"];
 /// See [`Seen::without_notes`].
 const NOTES: [&str; 2] = ["containerd.io/distribution.source.", "containerd.io/uncompressed"];
 
+/// End of a line that is not to be said.
+const UNSAID: &str = "other labels, which nobody promised";
+
+/// How the names of repositories begin that a push goes to.
+pub(crate) const PUSHED: &str = "pushed-";
+
 /// Everything there is in the namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -56,7 +62,7 @@ impl Seen {
             let mut bytes = Vec::new();
             space.open_blob(&digest)?.read_to_end(&mut bytes)?;
             ensure!(Digest::of(&bytes) == digest, "blob {digest} holds {} other bytes", bytes.len());
-            seen.blobs.insert(digest, labels);
+            seen.blobs.insert(digest, without_pushes(labels));
         }
         for name in SNAPSHOTTERS {
             let mut found = Vec::new();
@@ -124,15 +130,20 @@ impl Seen {
         lines.join("; ")
     }
 
-    /// Images of `this` that are not here, wholly.
-    pub(crate) fn lacks(&self, this: &Self) -> String {
+    /// What of `this` is not here, wholly. Labels of blobs are promised only with `labels`.
+    pub(crate) fn lacks(&self, this: &Self, labels: bool) -> String {
         let mut lines = Vec::new();
         let only_missing = |lines: &mut Vec<String>, all: Vec<String>| {
             lines.extend(all.into_iter().filter(|line| !line.ends_with("should not be here")));
         };
         let mut all = Vec::new();
         compare("image", &this.images, &self.images, &mut all, |one, other| format!("{one:?} not {other:?}"));
-        compare("blob", &this.blobs, &self.blobs, &mut all, |_, _| "other labels".to_owned());
+        let labelled = |one: &Labels, other: &Labels| match labels {
+            true => format!("{other:?} not {one:?}"),
+            false => UNSAID.to_owned(),
+        };
+        compare("blob", &this.blobs, &self.blobs, &mut all, labelled);
+        all.retain(|line| !line.ends_with(UNSAID));
         compare("snapshot", &this.snapshots, &self.snapshots, &mut all, Snapshot::difference);
         only_missing(&mut lines, all);
         lines.truncate(12);
@@ -151,6 +162,15 @@ impl Snapshot {
             format!("{:?} not {:?} {trees}", record(found), record(self))
         }
     }
+}
+
+/// Without the repositories that [`Step::Push`](crate::step::Step::Push) makes up, which are others each time.
+fn without_pushes(mut labels: Labels) -> Labels {
+    for (_, places) in labels.iter_mut().filter(|(key, _)| key.starts_with(NOTES[0])) {
+        let kept: Vec<_> = places.split(',').filter(|place| !place.starts_with(PUSHED)).collect();
+        *places = kept.join(",");
+    }
+    labels
 }
 
 /// The files of one layer. A deletion is made when the layer is unpacked, so its time is that of unpacking.

@@ -45,6 +45,9 @@ pub(crate) enum Step {
     Collect,
 }
 
+/// What is said of an error that the engine has no part in: a write of who uses a snapshot.
+pub(crate) const OWN_WRITE: &str = "a user's own write";
+
 /// The namespace everything happens in.
 pub(crate) fn namespace() -> Namespace {
     "default".parse().expect("a plain word is a namespace")
@@ -96,7 +99,7 @@ impl Step {
             Self::Forget { reference } => unless(ErrorKind::NotFound, space.delete_image(reference)),
             Self::Collect => engine.collect().map(|_| ()).map_err(Into::into),
             Self::Push { reference, repository } => {
-                let target = format!("{repository}-{}:1", std::process::id());
+                let target = format!("{repository}{}:1", std::process::id());
                 let request =
                     PushRequest { image: reference.clone(), reference: target.clone(), ..Default::default() };
                 told(|events| async { engine.push(&namespace(), request, events).await })?;
@@ -114,7 +117,7 @@ impl Step {
                 if snapshotter.stat(name.as_str()).is_ok() {
                     return Ok(());
                 }
-                write_files(&snapshotter.layer_target(&active)?.path)?;
+                write_files(&snapshotter.layer_target(&active)?.path).context(OWN_WRITE)?;
                 unless(ErrorKind::AlreadyExists, snapshotter.commit(&active, &name, None, &kept()))
             }
             Self::Remove { key } => unless(ErrorKind::NotFound, engine.snapshotter("", space)?.remove(key)),
