@@ -185,6 +185,42 @@ fn an_archive_that_is_cut_off_anywhere_leaves_nothing() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn an_archive_with_any_byte_changed_is_refused_or_whole_and_never_more_than_itself() -> Result<()> {
+    let bench = Bench::new()?;
+    let image = fixtures::crowd(2, 3, 200).0.build()?;
+    let whole = layout_tar(&image)?;
+    let entries_end = whole.iter().rposition(|byte| *byte != 0).expect("it is not all zeros");
+    let random = fixtures::noise(7, 200 * 16);
+    let (mut taken, mut refused) = (0, 0);
+    for bytes in random.chunks_exact(16) {
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let (place, kind) = (usize::try_from(number(0))? % entries_end, number(8));
+        let mut mutant = whole.clone();
+        match kind % 4 {
+            0 => mutant[place] ^= 1 << (kind >> 8 & 7),
+            1 => mutant[place] = (kind >> 16 & 255) as u8,
+            // A block too many, or one too few: everything behind is read at another place.
+            2 => drop(mutant.splice(place..place, whole[..512].to_vec())),
+            _ => drop(mutant.drain(place..(place + 512).min(whole.len()))),
+        }
+        match bench.import(Cursor::new(mutant), ImportRequest::default()) {
+            Ok(imported) => {
+                taken += 1;
+                assert!(imported.images.iter().all(|found| found.digest == image.root.digest));
+            }
+            Err(error) => {
+                refused += 1;
+                assert_ne!(error.kind(), ErrorKind::Internal, "{error:?}");
+            }
+        }
+        assert_eq!(bench.left()?, [""; 0], "byte {place}, kind {kind}");
+    }
+    // Owners and times of entries mean nothing here, so some are taken.
+    assert!(refused > 100 && taken > 0, "{taken} taken, {refused} refused");
+    Ok(())
+}
+
 /// A source that gives some bytes and then waits until it is dropped, as a client that says nothing more.
 struct Stalling {
     bytes: Cursor<Vec<u8>>,

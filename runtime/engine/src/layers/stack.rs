@@ -12,7 +12,7 @@ use std::time::Instant;
 use snapshotters_contract::{CommittedName, Snapshotter};
 use storage_content::{LabelChange, Resource};
 use storage_layer::LayerError;
-use storage_model::{ChainId, ProtectionDomain, chain_ids};
+use storage_model::{ChainId, Compression, ProtectionDomain, chain_ids};
 use tokio::task::JoinSet;
 
 use super::extraction::Extraction;
@@ -85,7 +85,10 @@ impl Stack {
                 let digest = &image.manifest.layers[slot.index].digest;
                 let diff_id = image.config.rootfs.diff_ids[slot.index].to_string();
                 let blob = space.pin_blob(digest).ok();
-                let proved = blob.filter(|blob| blob.labels.get(UNCOMPRESSED) == Some(&diff_id));
+                // A plain layer's digest is its diff ID: to hold it is the proof.
+                let plain =
+                    image.compressions[slot.index] == Compression::None && digest.to_string() == diff_id;
+                let proved = blob.filter(|blob| plain || blob.labels.get(UNCOMPRESSED) == Some(&diff_id));
                 if let Some(blob) = proved
                     && snapshotter.stat(slot.name.as_str()).is_ok()
                 {
