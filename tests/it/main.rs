@@ -16,3 +16,4 @@ mod pull;
 mod run;
 mod serve;
 mod services;
+mod transfer;
