@@ -214,6 +214,14 @@ pub(crate) enum CliError {
         /// What came.
         actual: storage_model::Digest,
     },
+    /// Standard input is not what was expected of it.
+    #[error("standard input has digest {actual}, not {expected}")]
+    OtherContent {
+        /// What was to be stored.
+        expected: String,
+        /// What came.
+        actual: storage_model::Digest,
+    },
     /// `check` could not be done: exit code 3, so that it is not taken for a result.
     #[error(transparent)]
     NotChecked(Box<CliError>),

@@ -94,22 +94,27 @@ impl Upload {
             biased;
             outcome = &mut call => outcome,
             Ok(end) = &mut at_end => {
-                read = Some(end.map_err(|source| CliError::File {
-                    what: "read",
-                    path: "standard input".into(),
-                    source,
-                })?);
+                read = Some(end.map_err(unreadable)?);
                 call.await
             }
         };
         match outcome {
             Ok(digest) => Ok(digest),
             Err(status) if status.code() == Code::AlreadyExists => {
-                let own = read.or_else(|| at_end.try_recv().ok()?.ok()).map(|digest| digest.to_string());
-                let known = Some(self.expected.clone()).filter(|expected| !expected.is_empty()).or(own);
-                let Some(digest) = known else { return Err(failed(what)(status)) };
-                self.label(client, &digest).await?;
-                Ok(digest)
+                // It may have been told before the input was read: whether that is the same content is still to be seen.
+                let given = match read {
+                    Some(given) => given,
+                    None => match at_end.await {
+                        Ok(Ok(given)) => given,
+                        Ok(Err(source)) => return Err(unreadable(source)),
+                        Err(_) => return Err(failed(what)(status)),
+                    },
+                };
+                if !self.expected.is_empty() && self.expected != given.to_string() {
+                    return Err(CliError::OtherContent { expected: self.expected, actual: given });
+                }
+                self.label(client, &given.to_string()).await?;
+                Ok(given.to_string())
             }
             Err(status) => Err(failed(what)(status)),
         }
@@ -161,6 +166,7 @@ fn feed(
 ) {
     let mut hasher = Hasher::new();
     let mut at: u64 = 0;
+    let mut is_taken = true;
     loop {
         let mut data = vec![0; PART_BYTES];
         match input.read(&mut data) {
@@ -172,13 +178,12 @@ fn feed(
                 at += count as u64;
                 // What is there already is hashed and not sent.
                 let skip = usize::try_from(offset.saturating_sub(start)).unwrap_or(count).min(count);
-                if skip < count
-                    && parts
-                        .blocking_send(write(template, start + skip as u64, data.split_off(skip)))
-                        .is_err()
-                {
-                    return;
-                }
+                // Bytes that nobody takes any more are hashed all the same: it may be here already.
+                is_taken = is_taken
+                    && (skip == count || {
+                        let part = write(template, start + skip as u64, data.split_off(skip));
+                        parts.blocking_send(part).is_ok()
+                    });
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
@@ -203,6 +208,10 @@ fn write(template: &WriteContentRequest, offset: u64, data: Vec<u8>) -> WriteCon
         data: data.into(),
         ..template.clone()
     }
+}
+
+fn unreadable(source: io::Error) -> CliError {
+    CliError::File { what: "read", path: "standard input".into(), source }
 }
 
 /// The digest in the answer to the commit.
