@@ -105,6 +105,7 @@ async fn carry(mut messages: Streaming<wire::ImportRequest>, chunks: mpsc::Sende
         };
         let chunk = match message {
             Ok(Some(wire::ImportRequest { part: Some(Part::Data(data)) })) => Chunk::Data(data),
+            // A client that cancels looks the same here, but its import is cancelled with it.
             Ok(None) => Chunk::End,
             Ok(Some(_)) => {
                 tracing::info!("an import was given something else than bytes in the middle of its archive");

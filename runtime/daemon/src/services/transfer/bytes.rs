@@ -45,6 +45,7 @@ async fn carry_in(stream: Stream, chunks: &mpsc::Sender<Chunk>) -> Result<(), St
             () = chunks.closed() => return Ok(()),
         };
         let Some(message) = message else {
+            // A client that cancels looks the same here, but cancels the transfer too, and what it sent has no end mark.
             let _ = chunks.send(Chunk::End).await;
             return Ok(());
         };
