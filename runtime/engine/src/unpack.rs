@@ -117,7 +117,10 @@ impl Engine {
         blocking(move || engine.image_for(&namespace, &request.image, &request.platform)).await
     }
 
-    /// A look only: nothing is kept by it.
+    /// Whether the tree is here and the image keeps it. A look only: nothing is kept by it.
+    ///
+    /// A tree that another image keeps, or that an unpack made which did not get to its last step, is not enough: it
+    /// goes with that image, or with the next collection.
     async fn is_unpacked(
         &self,
         namespace: &Namespace,
@@ -125,8 +128,15 @@ impl Engine {
         snapshotter: &str,
     ) -> Result<bool, EngineError> {
         let Some(chain) = image.chain else { return Ok(true) };
-        let snapshotter = self.snapshotter(snapshotter, self.space(namespace))?;
-        blocking(move || Ok(snapshotter.stat(&ProtectionDomain::Plain.snapshot_name(&chain)).is_ok())).await
+        let space = self.space(namespace);
+        let snapshotter = self.snapshotter(snapshotter, space.clone())?;
+        let config = image.manifest.config.digest;
+        blocking(move || {
+            let (key, value) = documents::keeps_snapshot(snapshotter.name(), &chain);
+            let keeps = space.blob(&config)?.labels.get(&key) == Some(&value);
+            Ok(keeps && snapshotter.stat(&ProtectionDomain::Plain.snapshot_name(&chain)).is_ok())
+        })
+        .await
     }
 
     async fn unpack_leased(
