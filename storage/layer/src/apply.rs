@@ -181,7 +181,7 @@ impl<I: BufRead> Apply<'_, I> {
 
     fn make(&mut self, entry: &Entry, path: &EntryPath, attributes: &Attributes<'_>) -> Result<(), Failed> {
         match &entry.kind {
-            EntryKind::File => self.file(path, attributes),
+            EntryKind::File => self.file(path, entry.size, attributes),
             EntryKind::Directory => {
                 self.tree.directory(path, attributes).map_err(kernel("make the directory"))
             }
@@ -203,9 +203,12 @@ impl<I: BufRead> Apply<'_, I> {
         }
     }
 
-    fn file(&mut self, path: &EntryPath, attributes: &Attributes<'_>) -> Result<(), Failed> {
+    fn file(&mut self, path: &EntryPath, size: u64, attributes: &Attributes<'_>) -> Result<(), Failed> {
         let mut file = self.tree.file(path, attributes.mode).map_err(kernel("make the file"))?;
         let mut record = self.record.as_mut();
+        if let Some(record) = &mut record {
+            record.content.start(size);
+        }
         self.reader.read_data(|piece| {
             let written = match piece {
                 Piece::Data(bytes) => file.write(bytes),

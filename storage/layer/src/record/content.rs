@@ -10,25 +10,38 @@ use crate::tar::Xattrs;
 const HOLES_MAX: u64 = 1 << 30;
 
 /// The content of one file as it is written.
+///
+/// Most files arrive in one piece. Hashed at once, the chunks of one go through the processor's vectors side by side,
+/// which is twice as fast for files of a few kilobytes as feeding them to a hasher.
 #[derive(Debug)]
 pub(crate) struct Content {
     hasher: blake3::Hasher,
+    /// Of a file that came in one piece.
+    whole: Option<Hash>,
+    /// Length of the file.
+    size: u64,
     holes: u64,
 }
 
 impl Content {
     pub(crate) fn new() -> Self {
-        Self { hasher: blake3::Hasher::new(), holes: 0 }
+        Self { hasher: blake3::Hasher::new(), whole: None, size: 0, holes: 0 }
     }
 
-    /// The same for the next file.
-    pub(crate) fn restart(&mut self) {
-        self.hasher.reset();
-        self.holes = 0;
+    /// Starts with a file of `size` bytes, holes included.
+    pub(crate) fn start(&mut self, size: u64) {
+        if self.hasher.count() > 0 {
+            self.hasher.reset();
+        }
+        (self.whole, self.size, self.holes) = (None, size, 0);
     }
 
     pub(crate) fn data(&mut self, bytes: &[u8]) {
-        self.hasher.update(bytes);
+        if bytes.len() as u64 == self.size {
+            self.whole = Some(blake3::hash(bytes).into());
+        } else {
+            self.hasher.update(bytes);
+        }
     }
 
     pub(crate) fn hole(&mut self, bytes: u64) {
@@ -46,7 +59,8 @@ impl Content {
 
     /// `None` if the holes are too large to be worth it.
     pub(crate) fn digest(&self) -> Option<Hash> {
-        (self.holes <= HOLES_MAX).then(|| self.hasher.finalize().into())
+        let digest = || self.whole.unwrap_or_else(|| self.hasher.finalize().into());
+        (self.holes <= HOLES_MAX).then(digest)
     }
 
     /// Reads a file to its end.

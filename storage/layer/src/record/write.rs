@@ -36,11 +36,10 @@ impl Recording {
         Self { files: HashMap::new(), content: Content::new() }
     }
 
-    /// Notes a file that was closed, and starts anew for the next one.
+    /// Notes a file that was closed; its content was started and given before.
     pub(crate) fn file(&mut self, facts: Facts, may_have_xattrs: bool) {
         let note = Note { facts, content: self.content.digest(), look: may_have_xattrs };
         self.files.insert(facts.inode, note);
-        self.content.restart();
     }
 
     /// Walks the finished tree and writes its record to `path`. `implied` are the directories without attributes yet;
