@@ -221,6 +221,33 @@ fn an_archive_with_any_byte_changed_is_refused_or_whole_and_never_more_than_itse
     Ok(())
 }
 
+#[test]
+fn what_an_import_began_when_its_engine_died_is_gone_when_the_next_one_opens() -> Result<()> {
+    let bench = Bench::new()?;
+    let root = bench.engine.store().root().to_owned();
+    // A dead engine leaves its files behind: a copy of them, taken while the archive stalls, is such a root.
+    let whole = layout_tar(&fixtures::crowd(1, 20, 20_000).0.build()?)?;
+    let (hold, release) = std::sync::mpsc::channel();
+    let source = Stalling { bytes: Cursor::new(whole[..whole.len() / 2].to_vec()), release };
+    let (events, _nobody) = mpsc::channel(1);
+    let namespace = bench.namespace();
+    let import = bench.engine.import(&namespace, ImportRequest::default(), source, events);
+    let copied = bench.path("copied");
+    bench.runtime.block_on(async {
+        let _ = tokio::time::timeout(Duration::from_millis(300), import).await;
+    });
+    crate::bench::run(bench.directory.path(), "cp", &["-a", &root.to_string_lossy(), "copied"])?;
+    assert_eq!(std::fs::read_dir(copied.join("ingests"))?.count(), 1, "nothing was under way");
+    drop(hold);
+    bench.settle()?;
+    let config = runtime_engine::EngineConfig { root: copied.clone(), ..bench.engine.config().clone() };
+    let next = runtime_engine::Engine::open(config)?;
+    next.collect()?;
+    assert_eq!(std::fs::read_dir(copied.join("ingests"))?.count(), 0);
+    assert_eq!(std::fs::read_dir(copied.join("blobs/sha256"))?.count(), 0);
+    Ok(())
+}
+
 /// A source that gives some bytes and then waits until it is dropped, as a client that says nothing more.
 struct Stalling {
     bytes: Cursor<Vec<u8>>,

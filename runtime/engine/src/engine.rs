@@ -75,6 +75,7 @@ impl Engine {
             make_private(directory)?;
         }
         let store = Store::open(&config.root)?;
+        crate::work::discard_unfinished(&store)?;
         let snapshotters = Snapshotters::open(&store)?;
         let collector = Collector::start(store.clone(), snapshotters.clone(), config.budget)
             .map_err(|source| EngineError::io("start the thread that collects for", &config.root, source))?;

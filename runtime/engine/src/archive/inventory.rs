@@ -20,6 +20,7 @@ use storage_model::{Digest, Labels, limits};
 use super::ArchiveError;
 use crate::EngineError;
 use crate::transfer::{Board, Item, TransferKind, TransferState};
+use crate::work::once;
 
 /// Most files of an archive: images of 4096 manifests with 20 layers each fit.
 const FILES_MAX: usize = 100_000;
@@ -78,8 +79,7 @@ impl Inventory {
                 scope.spawn(|| commit_all(&waiting, &done));
             }
             let inventory = Self::default();
-            let mut pass =
-                Pass { inventory, space, lease, board, to_commit, done: &done, number: 0, count: 0 };
+            let mut pass = Pass { inventory, space, lease, board, to_commit, done: &done, count: 0 };
             let read = pass.read(Reader::new(input, &Limits::default()));
             (read, pass.inventory)
         });
@@ -178,8 +178,6 @@ struct Pass<'a> {
     board: &'a Board,
     to_commit: SyncSender<Commit>,
     done: &'a Done,
-    /// Names the ingests.
-    number: u64,
     count: usize,
 }
 
@@ -267,8 +265,7 @@ impl Pass<'_> {
             self.inventory.files.insert(path, Stored { digest, size: entry.size });
             return Ok(());
         }
-        self.number += 1;
-        let reference = format!("import-{}-{}", self.lease, self.number);
+        let reference = once(self.lease);
         let expected = Expected { digest, size: Some(entry.size) };
         // What is expected is said at commit: said now, the blob might be taken over from another namespace without its
         // bytes being read here.

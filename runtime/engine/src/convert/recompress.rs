@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use storage_content::{ErrorKind, Expected, Ingest, Space, StoreError};
 use storage_model::{Compression, Descriptor, DiffId, Labels, LayerKind, media};
@@ -15,7 +14,7 @@ use crate::image::contents::is_bound;
 use crate::image::documents::add_labels;
 use crate::layers::UNCOMPRESSED;
 use crate::transfer::{Board, TransferKind, TransferState};
-use crate::work::{WorkLease, Workers, Working, blocking};
+use crate::work::{WorkLease, Workers, Working, blocking, once};
 
 /// How layers are compressed.
 #[derive(Debug, Clone, Copy)]
@@ -129,13 +128,11 @@ impl Job {
         from: Compression,
         how: Recompression,
     ) -> Self {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         Self {
             space: lease.space.clone(),
             workers: lease.workers.clone(),
             _working: lease.workers.begin(),
-            ingest: format!("convert-{}-{number}", lease.name()),
+            ingest: once(&lease.name()),
             image: image.to_owned(),
             layer: layer.clone(),
             diff_id,

@@ -8,9 +8,37 @@ mod lease;
 mod workers;
 
 pub(crate) use lease::{AfterFailure, WorkLease};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use storage_content::Store;
 pub(crate) use workers::{Workers, Working};
 
 use crate::EngineError;
+
+/// Beginning of references of ingests that only the work which began them can go on with.
+const ONCE: &str = "windlass.io/once/";
+
+/// Reference of an ingest that nobody could take up again, unique in this process.
+pub(crate) fn once(lease: &str) -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    format!("{ONCE}{lease}/{}", NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Removes such ingests of an engine that was killed; nobody works yet.
+///
+/// # Errors
+/// [`EngineError::Store`] if the namespaces cannot be read. An ingest that cannot be removed goes when it is old.
+pub(crate) fn discard_unfinished(store: &Store) -> Result<(), EngineError> {
+    for namespace in store.namespaces()? {
+        let space = store.space(&namespace.name);
+        for ingest in space.ingests()?.iter().filter(|ingest| ingest.reference.starts_with(ONCE)) {
+            if let Err(error) = space.abort_ingest(&ingest.reference) {
+                tracing::warn!(%error, reference = ingest.reference, "an unfinished ingest stays until it is old");
+            }
+        }
+    }
+    Ok(())
+}
 
 /// Runs blocking work on tokio's threads for it.
 pub(crate) async fn blocking<T: Send + 'static>(
