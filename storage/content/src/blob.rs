@@ -223,8 +223,8 @@ impl Space {
             self.leave_lease(transaction, &Resource::content(digest))?;
             release(transaction, &self.namespace, digest)
         })?;
-        if freed.is_some() {
-            self.store.discard_content(digest)?;
+        if let Some(size) = freed {
+            self.store.discard_content(digest, size)?;
             self.store.0.trash.empty_soon();
         }
         self.store.tell(&self.namespace, || Change::ContentDeleted { digest: *digest });
@@ -249,11 +249,24 @@ impl Store {
     }
 
     /// Takes away the file of a blob that has no record any more, unless it got one since.
-    pub(crate) fn discard_content(&self, digest: &Digest) -> Result<(), StoreError> {
+    pub(crate) fn discard_content(&self, digest: &Digest, size: u64) -> Result<(), StoreError> {
         let _here = self.0.digests.lock(std::iter::once(digest));
         if self.0.metadata.contains(Table::Content, digest.as_bytes())? {
             return Ok(());
         }
-        self.0.trash.discard(&self.blob_path(digest))
+        let path = self.blob_path(digest);
+        if size > UNLINK_BYTES_MAX {
+            return self.0.trash.discard(&path);
+        }
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove", &path, error))
+            }
+            _ => Ok(()),
+        }
     }
 }
+
+/// Largest file that is unlinked at once, in bytes. Giving back the blocks of a larger one takes milliseconds, for which
+/// others would wait: it goes through the trash.
+const UNLINK_BYTES_MAX: u64 = 16 << 20;

@@ -2,7 +2,10 @@
 //!
 //! [`Store`] is the root of it, held by one process; a [`Space`] is the view of one namespace, optionally bound to a lease.
 //! In a space there are blobs (verified bytes by digest), [`Ingest`]s (bytes on their way in), images, containers, leases
-//! and the table of snapshots. [`Store::collect`] removes what nothing keeps.
+//! and the table of snapshots. [`Store::collect`] removes what nothing keeps; [`Store::plan`] says what that would be, and
+//! [`Space::why`] what keeps a thing. [`Store::check`] compares what is stored with what it should be,
+//! [`Store::begin_blob_repair`], [`Store::quarantine_blob`] and [`Store::repair_records`] deal with what it finds.
+//! [`Store::observe`] tells of every change.
 //!
 //! What is promised: acknowledged means durable; what was not acknowledged is absent or can be resumed, never half there;
 //! what is reachable is never collected; opening after a crash takes under a second and needs nobody's help.

@@ -4,7 +4,7 @@
 //! `containerd.io/gc.root`, ingests younger than a day, and everything reachable from these: the target of an image, the
 //! parent of a snapshot, the root of a container, what an ingest expects, and the labels `containerd.io/gc.ref.*` and
 //! `gc.bref.*`. Removed is the rest ([`Plan`] says what that would be): its records in batches, each in one transaction,
-//! whoever refers before what it refers to ([`order`]); then its files. A crash in between leaves files without records,
+//! whoever refers before what it refers to ([`order`]), and one sync for all; then its files. A crash in between leaves files without records,
 //! which the next start (blobs) or the snapshotter (directories) removes.
 //!
 //! A record that cannot be read may keep anything: nothing of its namespace is removed until it is repaired
@@ -42,7 +42,7 @@ use crate::change::Change;
 use crate::image;
 use crate::ingest::Claim;
 use crate::ingest_files::Found;
-use crate::metadata::{Table, Transaction, key};
+use crate::metadata::{Durability, Table, Transaction, key};
 use crate::snapshot::{self, SnapshotRecord};
 use crate::store::Store;
 use crate::thing::Thing;
@@ -93,16 +93,15 @@ impl Collected {
     }
 }
 
-/// Things swept in one transaction. Others wait for it: 1,000 take about 10 ms (`examples/figures.rs`), and each batch
-/// costs one sync.
+/// Things swept in one transaction, which others wait for: 1,000 take about 10 ms (`examples/figures.rs`).
 const BATCH: usize = 1000;
 
 /// What the sweep took out, for the files and the news to follow.
 #[derive(Default)]
 struct Swept {
     doomed: Vec<Doomed>,
-    /// Blobs whose bytes nobody holds any more.
-    freed: Vec<Digest>,
+    /// Blobs whose bytes nobody holds any more, and their sizes.
+    freed: Vec<(Digest, u64)>,
     snapshots: Vec<RemovedSnapshot>,
 }
 
@@ -156,8 +155,9 @@ impl Store {
             let (_closed, touched) = watch.close();
             survey.mark_touched(self, touched)?;
             let garbage: Vec<&Node> = batch.iter().filter(|node| !survey.marks.keeps(node)).collect();
-            let records =
-                self.0.metadata.transact_deletion(|transaction| sweep(transaction, &garbage, &survey))?;
+            let records = self.0.metadata.transact_deletion_with(Durability::Written, |transaction| {
+                sweep(transaction, &garbage, &survey)
+            })?;
             swept.doomed.extend(records.doomed);
             swept.freed.extend(records.freed);
             swept.snapshots.extend(records.snapshots);
@@ -183,8 +183,12 @@ impl Store {
         swept: &mut Swept,
         removed: &mut dyn FnMut(RemovedSnapshot),
     ) -> Result<(), StoreError> {
+        if !swept.doomed.is_empty() {
+            // Records before files: from here on no power cut brings a record back.
+            self.0.metadata.sync()?;
+        }
         std::mem::take(&mut swept.snapshots).into_iter().for_each(removed);
-        let outcome = swept.freed.iter().try_for_each(|digest| self.discard_content(digest));
+        let outcome = swept.freed.iter().try_for_each(|(digest, size)| self.discard_content(digest, *size));
         self.0.trash.empty();
         self.0.metadata.keep_room();
         outcome
@@ -212,7 +216,7 @@ fn sweep(transaction: &Transaction<'_>, garbage: &[&Node], survey: &Survey) -> R
                     continue;
                 }
                 let freed = blob::release(transaction, namespace, digest)?;
-                swept.freed.extend(freed.map(|_| *digest));
+                swept.freed.extend(freed.map(|size| (*digest, size)));
                 freed.unwrap_or(0)
             }
             Thing::Snapshot { snapshotter, key: name } => {

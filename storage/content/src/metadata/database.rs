@@ -69,6 +69,11 @@ impl Database {
         rows.status().map_err(|source| self.failed("read from", source))
     }
 
+    /// Syncs the log.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        self.db.flush_wal(true).map_err(|source| self.failed("sync", source))
+    }
+
     /// Makes tables of everything in the log, so that the log there is is not read at the next start. (For the sake of
     /// two-phase commits RocksDB keeps a log that it has replayed until a table is written after it.)
     pub(super) fn renew_log(&self) -> Result<(), StoreError> {

@@ -205,12 +205,26 @@ impl Metadata {
     /// Like [`Metadata::transact`], for a `body` that only deletes: on a full disk it takes the room that was kept for it.
     pub(crate) fn transact_deletion<T>(
         &self,
+        body: impl FnMut(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.transact_deletion_with(Durability::Synced, body)
+    }
+
+    /// Like [`Metadata::transact_deletion`], as durable as it says.
+    pub(crate) fn transact_deletion_with<T>(
+        &self,
+        durability: Durability,
         mut body: impl FnMut(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        match self.transact(&mut body) {
-            Err(StoreError::Full { .. }) if self.reserve.give_up() => self.transact(body),
+        match self.transact_with(durability, &mut body) {
+            Err(StoreError::Full { .. }) if self.reserve.give_up() => self.transact_with(durability, body),
             other => other,
         }
+    }
+
+    /// Makes everything written so far durable.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        self.database()?.sync()
     }
 
     fn database(&self) -> Result<Arc<Database>, StoreError> {

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use storage_content::{
-    CheckEvent, CheckOptions, Expected, ImageRecord, MetadataState, NewSnapshot, Problem, Space, Store, Usage,
+    CheckEvent, CheckOptions, Expected, ImageRecord, MetadataState, NewSnapshot, Problem, Space, Usage,
 };
 use storage_model::{Descriptor, Digest, Labels, media};
 
-use crate::support::{Fixture, labels, names, put, put_labelled};
+use crate::support::{Fixture, labels, names, open_again, put, put_labelled};
 
 const IMAGES: usize = 24;
 
@@ -100,8 +100,7 @@ fn inflict(path: &Path, page: usize, damage: Damage) {
 /// Opens a damaged store and proves that what it says is true; answers with how many images are whole.
 fn judge(root: &Path, what: &str) -> (usize, MetadataState) {
     let highest = numbers(root).last().copied().unwrap_or(0);
-    let store = Store::open(root)
-        .unwrap_or_else(|error| panic!("{what}: {error}: {:?}", std::error::Error::source(&error)));
+    let store = open_again(root);
     let state = store.recovery().metadata.clone();
     let space = store.space(&"default".parse().unwrap());
     // Records agree with each other and with the files.
@@ -137,7 +136,7 @@ fn judge(root: &Path, what: &str) -> (usize, MetadataState) {
     put_again(&space, b"layer 3");
     put_again(&space, b"something new");
     drop((space, store));
-    let store = Store::open(root).unwrap();
+    let store = open_again(root);
     assert_eq!(store.recovery().metadata, MetadataState::Whole, "{what}: damage outlives a start");
     (whole, state)
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::SystemTime;
 
-use storage_content::{ContainerRecord, Expected, Space, Store};
+use storage_content::{ContainerRecord, Expected, Space, Store, StoreError};
 use storage_model::{Descriptor, Digest, Labels};
 
 /// A store in a directory that goes with it.
@@ -33,7 +33,7 @@ impl Fixture {
         let Self { store, directory } = self;
         drop(store);
         change(directory.path());
-        Self { store: Store::open(directory.path()).unwrap(), directory }
+        Self { store: open_again(directory.path()), directory }
     }
 
     /// The directory alone, with nobody holding the store.
@@ -45,6 +45,22 @@ impl Fixture {
     pub(crate) fn blob_file(&self, digest: &Digest) -> std::path::PathBuf {
         self.root().join("blobs/sha256").join(digest.hex())
     }
+}
+
+/// Opens a store that was closed a moment ago. A test beside this one that starts a process holds everything that is open
+/// here, locks included, until that process has begun.
+pub(crate) fn open_again(root: &Path) -> Store {
+    for _ in 0..500 {
+        match Store::open(root) {
+            Err(StoreError::InUse { .. }) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            outcome => {
+                return outcome.unwrap_or_else(|error| {
+                    panic!("{}: {error}: {:?}", root.display(), std::error::Error::source(&error))
+                });
+            }
+        }
+    }
+    panic!("{} stays in use", root.display())
 }
 
 /// Brings `bytes` in as a blob.
