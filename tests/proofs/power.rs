@@ -7,10 +7,7 @@
 //!
 //! That this finds what it looks for is shown by workers whose syncs do nothing: they must lose what they acknowledged.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::Stdio;
-
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::disk::{Blocks, Disk, Event};
 use crate::figures::{self, Random, Tally};
@@ -132,24 +129,16 @@ fn mount_options() -> String {
 
 /// Runs a worker to its end; each acknowledgement is marked before it goes on.
 fn work(job: &Job, disk: &Disk) -> Result<()> {
-    let mut child =
-        job.command().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-    let mut answers = child.stdin.take().context("just piped")?;
     let mut done = 0;
-    for line in BufReader::new(child.stdout.take().context("just piped")?).lines() {
-        let line = line?;
-        if line.starts_with("failed ") {
-            bail!("the worker failed: {line}");
-        }
+    job.run(|line| {
+        ensure!(!line.starts_with("failed "), "the worker failed: {line}");
         if line.starts_with("ack ") {
             disk.mark();
             done += 1;
         }
-        if line == "ready" || line.starts_with("ack ") {
-            answers.write_all(b"go\n")?;
-        }
-    }
-    ensure!(child.wait()?.success() && done == job.steps.len(), "the worker stopped after {done} steps");
+        Ok(())
+    })?;
+    ensure!(done == job.steps.len(), "the worker stopped after {done} steps");
     Ok(())
 }
 

@@ -1,13 +1,15 @@
 //! The process that is cut: this program again, running [`work`] alone.
 //!
-//! It talks with who started it over its standard streams, a line at a time: `ready`, and waits for a line; then it takes
-//! its steps, and after each says `ack N`, and if it was asked to, waits for a line. An `ack` is said after the engine
-//! acknowledged, so every one that arrives is a promise. A step that fails is said as `failed N KIND TEXT`.
+//! It talks with who started it over its standard streams, a line at a time: `ready`, and waits for a line; `open` when the
+//! engine is, and after each step `ack N`, and if it was asked to, it waits for a line after these too. An `ack` is said
+//! after the engine acknowledged, so every one that arrives is a promise. A step that fails is said as
+//! `failed N KIND TEXT`. [`Job::run`] is the other end.
 
-use std::io::{BufRead as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::step::{Step, kind_of, open};
@@ -25,7 +27,7 @@ pub(crate) struct Job {
     pub(crate) traced: Traced,
     /// System calls that do nothing and say that they succeeded.
     pub(crate) left_out: Vec<String>,
-    /// Whether each acknowledgement waits until it was noted.
+    /// Whether it waits for an answer after `open` and each `ack`.
     pub(crate) confirmed: bool,
 }
 
@@ -46,6 +48,31 @@ impl Job {
             .args(["worker::work", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
             .env(JOB, serde_json::to_string(self).expect("a job is plain data"));
         command
+    }
+}
+
+impl Job {
+    /// Runs the worker to its end, which must be a good one, and answers with the lines it said after `ready`. Before it
+    /// goes on after one of them, `hear` is called.
+    pub(crate) fn run(&self, mut hear: impl FnMut(&str) -> Result<()>) -> Result<Vec<String>> {
+        let mut command = self.command();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut answers = child.stdin.take().context("just piped")?;
+        let mut said = Vec::new();
+        for line in BufReader::new(child.stdout.take().context("just piped")?).lines() {
+            let line = line?;
+            let news = ["open", "ack ", "failed "].iter().any(|word| line.starts_with(word));
+            if news {
+                hear(&line)?;
+                said.push(line.clone());
+            }
+            if line == "ready" || news && self.confirmed {
+                // One that could not open the engine is gone by now.
+                let _ = answers.write_all(b"go\n");
+            }
+        }
+        ensure!(child.wait()?.success(), "the worker ended badly: {said:?}");
+        Ok(said)
     }
 }
 
@@ -84,6 +111,10 @@ fn work() {
     };
     if job.traced == Traced::SinceOpen {
         trace::report_changes();
+    }
+    if job.confirmed {
+        say(format_args!("open"));
+        hear();
     }
     for (number, step) in job.steps.iter().enumerate() {
         match step.take(&engine) {
