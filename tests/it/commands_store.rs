@@ -236,8 +236,10 @@ fn events_are_told_as_they_happen_and_as_they_are_asked_for() -> Result<()> {
         Ok::<_, anyhow::Error>((Running(child), log))
     };
     let (all, lines) = listen(&["events"], "lines")?;
-    let (some, chosen) =
-        listen(&["events", "--format", "{{.Topic}} {{.Event.Name}}", "topic==/namespaces/delete"], "chosen")?;
+    let (some, chosen) = listen(
+        &["events", "--format", "{{.Topic}} {{.Event.Name}}", r#"topic=="/namespaces/delete""#],
+        "chosen",
+    )?;
     let read = |path: &std::path::Path| fs::read_to_string(path).unwrap_or_default();
     // A listener hears what comes after it: it is there once it hears one.
     let mut number = 0;

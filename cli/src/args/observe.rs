@@ -19,7 +19,7 @@ Examples:
 /// `events`.
 #[derive(Debug, Args)]
 pub(crate) struct EventsArgs {
-    /// Which, as containerd writes it: topic==/images/create, namespace==default, event.name~=alpine
+    /// Which, as containerd writes it: topic=="/images/create", namespace==default, event.name~=alpine
     #[arg(value_name = "FILTER")]
     pub(crate) filters: Vec<String>,
 }

@@ -78,7 +78,7 @@ fn every_verb_and_alias_is_understood() {
         "windlass leases rm --sync a",
         "windlass leases resources a --add content/sha256:x --add snapshots/overlayfs/k",
         "windlass ns label team a=",
-        "windlass event topic==/images/create",
+        "windlass event topic~=^/images/",
         "windlass plugins ls -d id==native",
         "windlass gc --dry-run --keep-storage 10GB --high-water 12GiB",
         "windlass why abcdef --kind blob",
