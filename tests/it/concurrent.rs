@@ -46,6 +46,7 @@ fn fifty_pulls_at_once_of_images_that_share_layers_ask_for_each_blob_once() -> R
     }
     let mut engine = Engine::new()?;
     engine.start_daemon()?;
+    let begun = Instant::now();
     let mut pulls = Vec::new();
     for reference in &references {
         let mut command = engine.command(["pull", "--quiet", reference])?;
@@ -55,6 +56,7 @@ fn fifty_pulls_at_once_of_images_that_share_layers_ask_for_each_blob_once() -> R
         let output = pull.wait_with_output()?;
         ensure!(output.status.success(), "{reference}: {}", String::from_utf8_lossy(&output.stderr));
     }
+    println!("{PULLS} pulls at once in {:?}", begun.elapsed());
     let fetches = registry.fetches()?;
     // Config and own layer of each, and the three that all have.
     ensure!(fetches.len() == 2 * PULLS + 3, "{} blobs were asked for: {fetches:?}", fetches.len());

@@ -151,7 +151,7 @@ fn f5_on_a_disk_with_any_room_a_step_is_whole_or_refused_in_clear_words() -> Res
         let left = (level.needs_bytes * share / each) & !4095;
         let then = if share.is_multiple_of(2) { Then::Collect } else { Then::Retry };
         let mut disk = disks[thread as usize].lock().unwrap();
-        let open_first = share % 3 != 0;
+        let open_first = !share.is_multiple_of(3);
         let outcome = trial(&mut disk, level, left, open_first, then);
         let unmounted = disk.unmount();
         let met = *outcome.as_ref().unwrap_or(&Met::Refusal);
