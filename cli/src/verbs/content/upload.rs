@@ -98,26 +98,26 @@ impl Upload {
                 call.await
             }
         };
-        match outcome {
-            Ok(digest) => Ok(digest),
-            Err(status) if status.code() == Code::AlreadyExists => {
-                // It may have been told before the input was read: whether that is the same content is still to be seen.
-                let given = match read {
-                    Some(given) => given,
-                    None => match at_end.await {
-                        Ok(Ok(given)) => given,
-                        Ok(Err(source)) => return Err(unreadable(source)),
-                        Err(_) => return Err(failed(what)(status)),
-                    },
-                };
-                if !self.expected.is_empty() && self.expected != given.to_string() {
-                    return Err(CliError::OtherContent { expected: self.expected, actual: given });
-                }
-                self.label(client, &given.to_string()).await?;
-                Ok(given.to_string())
-            }
-            Err(status) => Err(failed(what)(status)),
+        let is_new = match &outcome {
+            Ok(_) => true,
+            Err(status) if status.code() == Code::AlreadyExists => false,
+            Err(_) => return outcome.map_err(failed(what)),
+        };
+        // The engine may have answered before it had the input: whether that is the same content is still to be seen.
+        let given = match read {
+            Some(given) => given,
+            None => match at_end.await {
+                Ok(end) => end.map_err(unreadable)?,
+                Err(_) => return outcome.map_err(failed(what)),
+            },
+        };
+        if !self.expected.is_empty() && self.expected != given.to_string() {
+            return Err(CliError::OtherContent { expected: self.expected, actual: given });
         }
+        if !is_new {
+            self.label(client, &given.to_string()).await?;
+        }
+        Ok(given.to_string())
     }
 
     /// What all messages have in common.
