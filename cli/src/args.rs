@@ -254,6 +254,12 @@ pub(crate) struct DaemonArgs {
     /// Started by a command: leave its terminal and say `ready` on standard output
     #[arg(long, hide = true)]
     pub(crate) background: bool,
+    /// Let go of images, least recently used first, whenever the store takes more than this
+    #[arg(long, env = "WINDLASS_KEEP_STORAGE", hide_env = true, value_name = "SIZE", value_parser = value::size)]
+    pub(crate) keep_storage: Option<u64>,
+    /// Begin with that only when the store takes more than this
+    #[arg(long, value_name = "SIZE", value_parser = value::size, requires = "keep_storage")]
+    pub(crate) high_water: Option<u64>,
 }
 
 /// `shim`.

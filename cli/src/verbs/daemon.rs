@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use runtime_daemon::DaemonConfig;
+use runtime_daemon::{Budget, DaemonConfig};
 
 use crate::args::{Cli, CompletionArgs, DaemonArgs, Global, ShimArgs};
 use crate::error::CliError;
@@ -36,7 +36,9 @@ pub(crate) fn daemon(global: &Global, args: &DaemonArgs) -> Result<(), CliError>
         address: address.clone(),
         exe: start::own_program().map_err(CliError::Start)?,
         hosts_dirs: HOSTS_DIRS.iter().map(PathBuf::from).collect(),
-        budget: None,
+        budget: args
+            .keep_storage
+            .map(|keep_bytes| Budget { keep_bytes, above_bytes: args.high_water.unwrap_or(keep_bytes) }),
     };
     let background = args.background;
     let ready = move || {

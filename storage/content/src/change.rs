@@ -63,7 +63,7 @@ pub enum Change {
         /// Its digest.
         digest: Digest,
     },
-    /// An active snapshot or a view was made.
+    /// An active snapshot was made. Views are not told.
     SnapshotPrepared {
         /// Its snapshotter.
         snapshotter: String,

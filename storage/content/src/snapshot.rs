@@ -142,11 +142,14 @@ impl SnapshotTable {
             self.link(transaction, &record)?;
             self.space.join_lease(transaction, &self.resource(key))
         })?;
-        self.tell(|snapshotter| Change::SnapshotPrepared {
-            snapshotter,
-            key: key.to_owned(),
-            parent: record.parent.clone(),
-        });
+        // Of views nothing is told: containerd says nothing of them, and they change nothing for anybody.
+        if record.kind == SnapshotKind::Active {
+            self.tell(|snapshotter| Change::SnapshotPrepared {
+                snapshotter,
+                key: key.to_owned(),
+                parent: record.parent.clone(),
+            });
+        }
         Ok(record)
     }
 

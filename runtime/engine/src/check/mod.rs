@@ -143,11 +143,15 @@ impl Engine {
         let options =
             CheckOptions { read_data: request.read_data, subset: request.subset, stop: stop.0.clone() };
         let (mut report, findings) = self.check_store(options, events.clone()).await?;
+        if request.repair && findings.iter().any(|finding| records(finding).is_some()) {
+            let store = self.store().clone();
+            blocking(move || Ok(store.repair_records()?)).await?;
+        }
         for finding in findings {
-            let outcome = if request.repair {
-                self.repair(&finding, &request.registry).await?
-            } else {
-                Outcome::Damaged
+            let outcome = match records(&finding) {
+                _ if !request.repair => Outcome::Damaged,
+                Some(outcome) => outcome,
+                None => self.repair(&finding, &request.registry).await?,
             };
             report.count(outcome);
             // Who asked may have stopped listening; the report is theirs all the same.
@@ -199,6 +203,16 @@ impl Engine {
             Some(digest) => Ok(self.heal_blob(&digest, &finding.images, registry).await?.into()),
             None => Ok(Outcome::Damaged),
         }
+    }
+}
+
+/// What repairing the records makes of a finding that is about them; none if it is about something else.
+fn records(finding: &Finding) -> Option<Outcome> {
+    match finding.problem {
+        // What it was is lost; nobody stumbles over it any more.
+        Problem::Record(_) => Some(Outcome::Quarantined),
+        Problem::Holders { .. } | Problem::Edge { .. } => Some(Outcome::Repaired),
+        _ => None,
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use snapshotters_contract::{ActiveKey, CommittedName, Snapshotter, Tree};
+use snapshotters_contract::{ActiveKey, CommittedName, LayerTarget, Snapshotter, Tree};
 use storage_content::{EPHEMERAL_LABEL, ErrorKind, LeaseId, SnapshotKind};
 use storage_layer::{TreeProblem, UnpackOptions, check_tree, repair_tree};
 use storage_model::{Digest, Labels, Namespace};
@@ -103,8 +103,9 @@ impl Engine {
                         Err(error) if error.kind() == ErrorKind::NotFound => None,
                         Err(error) => return Err(error.into()),
                     };
+                    // A tree without a record was not unpacked by us; one that is gone has lost its record too.
                     if let Some(Tree { files, record: Some(record), .. }) = own
-                        && record.exists()
+                        && (record.exists() || !files.exists())
                     {
                         let (namespace, snapshotter) = (namespace.clone(), snapshotter.clone());
                         found.push(Recorded { namespace, snapshotter, name, files, record });
@@ -183,7 +184,12 @@ impl Engine {
     ) -> Result<(), EngineError> {
         beside.prepare(key, None, &Labels::new())?;
         let target = beside.layer_target(key)?;
-        let options = UnpackOptions { whiteouts: target.whiteouts.into(), ..UnpackOptions::default() };
+        let gone = !tree.files.exists();
+        let options = UnpackOptions {
+            whiteouts: target.whiteouts.into(),
+            record: if gone { target.record.clone() } else { None },
+            ..UnpackOptions::default()
+        };
         let digest = layer.descriptor.digest;
         let failed = |source| EngineError::Layer { reference: tree.name.to_string(), digest, source };
         let blob = self.space(&tree.namespace).open_blob(&digest)?;
@@ -202,8 +208,12 @@ impl Engine {
             None => Vec::new(),
         };
         storage_layer::settle(&target.path, &unpacked.implied, &lowers).map_err(failed)?;
-        repair_tree(&tree.record, &tree.files, &target.path)
-            .map_err(|source| EngineError::Tree { name: tree.name.to_string(), source })?;
+        if gone {
+            put_back(tree, &target)?;
+        } else {
+            repair_tree(&tree.record, &tree.files, &target.path)
+                .map_err(|source| EngineError::Tree { name: tree.name.to_string(), source })?;
+        }
         self.store().sync()?;
         let (damage, _) = damage_of(tree, read_data);
         if damage.count == 0 { Ok(()) } else { Err(EngineError::StillDamaged { problem: damage.in_words() }) }
@@ -222,9 +232,26 @@ fn committed(snapshotter: &dyn Snapshotter) -> Result<Vec<CommittedName>, Engine
     Ok(names)
 }
 
+/// Puts a whole tree and its record where they are gone: the record first, so that a tree that is there has one.
+fn put_back(tree: &Recorded, fresh: &LayerTarget) -> Result<(), EngineError> {
+    let folder = tree.files.parent().unwrap_or(&tree.files);
+    std::fs::create_dir_all(folder)
+        .map_err(|source| EngineError::io("create the directory", folder, source))?;
+    if let Some(record) = &fresh.record {
+        std::fs::rename(record, &tree.record)
+            .map_err(|source| EngineError::io("put back the record", &tree.record, source))?;
+    }
+    std::fs::rename(&fresh.path, &tree.files)
+        .map_err(|source| EngineError::io("put back the tree", &tree.files, source))
+}
+
 /// What is wrong with a tree, and the bytes that were read to know it.
 fn damage_of(tree: &Recorded, read_data: bool) -> (Damage, u64) {
     let mut damage = Damage::default();
+    if !tree.files.exists() {
+        damage.add(format!("its directory {} is gone", tree.files.display()));
+        return (damage, 0);
+    }
     let summary = check_tree(&tree.record, &tree.files, read_data, &mut |problem: TreeProblem| {
         damage.add(format!("{} {}", problem.path, problem.fault));
     });

@@ -42,10 +42,16 @@ impl Engine {
         collect(self.store(), self.all_snapshotters(), request)
     }
 
-    /// Makes a collection within a second or two: after an image, a lease or a container was removed, or when something
-    /// came that may exceed the budget.
+    /// Makes a collection within a second or two: after an image, a lease or a container was removed.
     pub fn collect_soon(&self) {
         self.collector().ask();
+    }
+
+    /// Something came that may exceed the budget, if there is one.
+    pub(crate) fn has_grown(&self) {
+        if self.config().budget.is_some() {
+            self.collect_soon();
+        }
     }
 }
 

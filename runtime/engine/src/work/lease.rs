@@ -78,13 +78,15 @@ impl WorkLease {
     }
 
     async fn release(mut self) -> Result<(), EngineError> {
-        let (space, workers, id) = (self.space.clone(), self.workers.clone(), self.id.take());
+        let (engine, space) = (self.engine.clone(), self.space.clone());
+        let (workers, id) = (self.workers.clone(), self.id.take());
         blocking(move || {
             workers.wait();
-            match id {
-                Some(id) => Ok(space.delete_lease(&id)?),
-                None => Ok(()),
+            if let Some(id) = id {
+                space.delete_lease(&id)?;
             }
+            engine.has_grown();
+            Ok(())
         })
         .await
     }

@@ -100,11 +100,6 @@ fn snapshots_containers_and_namespaces_are_told() {
                 key: "draft".into(),
                 name: "base".into()
             },
-            Change::SnapshotPrepared {
-                snapshotter: snapshotter(),
-                key: "view".into(),
-                parent: Some("base".into()),
-            },
             Change::SnapshotRemoved { snapshotter: snapshotter(), key: "view".into() },
             Change::ContainerCreated { id: id(), image: image(), runtime: String::new() },
             Change::ContainerUpdated {
