@@ -130,7 +130,8 @@ fn t1_after_kill_nine_at_any_system_call_nothing_is_lost_half_made_or_leaked() -
             .expect("the number is below the sum");
         let nth = at / 2 + 1;
         let fault = if at % 2 == 0 { Fault::KillBefore(nth) } else { Fault::KillAfter(nth) };
-        let then = if (number / 2) % 2 == 0 { Then::Collect } else { Then::Retry };
+        // Each point meets both in turn, round by round.
+        let then = if (nth + number / total).is_multiple_of(2) { Then::Collect } else { Then::Retry };
         let (hit, outcome) = trial(points, memory.path(), &format!("trial-{thread}"), fault, then);
         tally.count(hit, || format!("{} {fault:?} then {then:?}", points.case.name), outcome);
     });

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use runtime_engine::{
@@ -99,7 +100,10 @@ impl Step {
             Self::Forget { reference } => unless(ErrorKind::NotFound, space.delete_image(reference)),
             Self::Collect => engine.collect().map(|_| ()).map_err(Into::into),
             Self::Push { reference, repository } => {
-                let target = format!("{repository}{}:1", std::process::id());
+                // Trials side by side have the same process when they try again, and none may meet another's.
+                static PUSHES: AtomicU64 = AtomicU64::new(0);
+                let count = PUSHES.fetch_add(1, Ordering::Relaxed);
+                let target = format!("{repository}{}-{count}:1", std::process::id());
                 let request =
                     PushRequest { image: reference.clone(), reference: target.clone(), ..Default::default() };
                 told(|events| async { engine.push(&namespace(), request, events).await })?;
