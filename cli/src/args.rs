@@ -62,9 +62,9 @@ Files:
   /run/windlass/windlass.sock  where the engine listens (--address)
 
 The engine starts by itself when a command needs it; `windlass daemon` runs it in the foreground.
-Exit codes: 0 done, 1 failed, 2 wrong usage; `check` has its own (see there). `run` gives the process's own code, 128+n when signal n
-ended it, 127 when the command was not found, 126 when it could not be executed, 125 when the
-container could not be started.";
+Exit codes: 0 done, 1 failed, 2 wrong usage; `check` has its own (see there). `run` gives the
+process's own code, 128+n when signal n ended it, 127 when the command was not found, 126 when
+it could not be executed, 125 when the container could not be started.";
 
 /// Pulls container images and runs them.
 #[derive(Debug, Parser)]
