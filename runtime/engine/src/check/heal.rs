@@ -10,9 +10,10 @@ use std::io::Read;
 use storage_content::{BlobRepair, ErrorKind, Space, StoreError};
 use storage_model::{Descriptor, Digest, Hasher, Namespace, Reference, media};
 use storage_registry::{Client, RegistryError};
+use tokio::sync::mpsc;
 
 use crate::layers::{SOURCE_PREFIX, repositories};
-use crate::pull::RegistryOptions;
+use crate::pull::{PullRequest, RegistryOptions};
 use crate::work::blocking;
 use crate::{Engine, EngineError};
 
@@ -102,6 +103,41 @@ impl Engine {
                 false
             }
         }
+    }
+
+    /// Fetches what an image lacks, by the digest its name stands for, so that the name goes on meaning the same. True if
+    /// it is complete now.
+    pub(super) async fn complete_image(
+        &self,
+        namespace: &Namespace,
+        image: &str,
+        registry: &RegistryOptions,
+    ) -> bool {
+        let space = self.space(namespace);
+        let (Ok(reference), Ok(record)) = (image.parse::<Reference>(), space.image(image)) else {
+            return false;
+        };
+        let pinned = reference.with_digest(record.target.digest).to_string();
+        let known = space.image(&pinned).is_ok();
+        let request = PullRequest {
+            reference: pinned.clone(),
+            no_unpack: true,
+            registry: registry.clone(),
+            ..PullRequest::default()
+        };
+        let (events, _nobody) = mpsc::channel(1);
+        let pulled = self.pull(namespace, request, events).await;
+        // The pull gave it a second name, which nobody asked for.
+        if pulled.is_ok()
+            && !known
+            && let Err(error) = blocking(move || Ok(space.delete_image(&pinned).map(drop)?)).await
+        {
+            tracing::warn!(image, %error, "a name that a repair made stays");
+        }
+        if let Err(error) = &pulled {
+            tracing::warn!(image, %error, "what the image lacks cannot be fetched");
+        }
+        pulled.is_ok()
     }
 
     /// Where a blob may be fetched from: its labels in every namespace first, then the repositories of images.

@@ -199,10 +199,17 @@ impl Engine {
 
     /// Repairs what a finding is about, if that is something that can be fetched again.
     async fn repair(&self, finding: &Finding, registry: &RegistryOptions) -> Result<Outcome, EngineError> {
-        match damaged_blob(finding) {
-            Some(digest) => Ok(self.heal_blob(&digest, &finding.images, registry).await?.into()),
-            None => Ok(Outcome::Damaged),
+        if let Some(digest) = damaged_blob(finding) {
+            return Ok(self.heal_blob(&digest, &finding.images, registry).await?.into());
         }
+        if matches!(finding.problem, Problem::ContentGone { .. }) {
+            for (namespace, image) in &finding.images {
+                if self.complete_image(namespace, image, registry).await {
+                    return Ok(Outcome::Repaired);
+                }
+            }
+        }
+        Ok(Outcome::Damaged)
     }
 }
 
