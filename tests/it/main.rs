@@ -17,3 +17,4 @@ mod run;
 mod serve;
 mod services;
 mod transfer;
+mod upkeep;
