@@ -20,7 +20,7 @@ fn kills() -> usize {
 }
 
 #[test]
-fn a_daemon_killed_at_any_moment_of_a_pull_restarts_quickly_and_the_pull_completes() -> Result<()> {
+fn b5_a_daemon_killed_at_any_moment_of_a_pull_restarts_quickly_and_the_pull_completes() -> Result<()> {
     let registry = Registry::start()?;
     let (builder, expected) = fixtures::crowd(4, 400, 20_000);
     let image = registry.push(&builder.build()?, "crowd", "1")?;
@@ -147,7 +147,7 @@ fn root_on(disk: &Path) -> PathBuf {
 }
 
 #[test]
-fn an_image_survives_a_power_cut_at_the_moment_its_pull_reports_success() -> Result<()> {
+fn b1_an_image_survives_a_power_cut_at_the_moment_its_pull_reports_success() -> Result<()> {
     tests::require_root()?;
     let registry = Registry::start()?;
     let (builder, expected) = fixtures::crowd(3, 700, 20_000);
