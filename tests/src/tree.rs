@@ -94,12 +94,20 @@ fn node(path: &Path, metadata: &fs::Metadata, xattrs: Vec<String>) -> Result<Nod
 /// The extended attributes of one path, itself and not what it points to, as `name=hex`, sorted.
 fn read_xattrs(path: &Path) -> Result<Vec<String>> {
     let problem = || format!("the extended attributes of {}", path.display());
-    let mut names = vec![0; rustix::fs::llistxattr(path, &mut [0_u8; 0][..]).with_context(problem)?];
-    let count = rustix::fs::llistxattr(path, &mut names[..]).with_context(problem)?;
+    // An empty buffer is no question for the size in `rustix`: it has calls of their own for that.
+    let mut names = vec![0; rustix::fs::llistxattr_query(path).with_context(problem)?];
+    let count = if names.is_empty() {
+        0
+    } else {
+        rustix::fs::llistxattr(path, &mut names[..]).with_context(problem)?
+    };
     let mut found = Vec::new();
     for name in names[..count].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let mut value = vec![0; rustix::fs::lgetxattr(path, name, &mut [0_u8; 0][..]).with_context(problem)?];
-        let length = rustix::fs::lgetxattr(path, name, &mut value[..]).with_context(problem)?;
+        let mut value = vec![0; rustix::fs::lgetxattr_query(path, name).with_context(problem)?];
+        let length = match value.len() {
+            0 => 0,
+            _ => rustix::fs::lgetxattr(path, name, &mut value[..]).with_context(problem)?,
+        };
         let hex: String = value[..length].iter().map(|byte| format!("{byte:02x}")).collect();
         found.push(format!("{}={hex}", String::from_utf8_lossy(name)));
     }
