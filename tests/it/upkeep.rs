@@ -56,7 +56,7 @@ fn a_daemon_with_a_budget_lets_the_image_go_that_was_used_longest_ago() -> Resul
     let listed = engine.ok(["images", "ls", "-q"])?;
     daemon.kill()?;
     daemon.wait()?;
-    gone.with_context(|| format!("{listed}"))?;
+    gone.with_context(|| listed.clone())?;
     ensure!(listed.contains(&images[2]), "the newest stays: {listed}");
     Ok(())
 }
