@@ -6,7 +6,7 @@
 //!
 //! Not here: layers of a pull, which are unpacked while they arrive (`pull`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use snapshotters_contract::Mount;
 use storage_content::Space;
@@ -50,7 +50,7 @@ impl Engine {
             Target::Tree(path) => (path.as_path(), Whiteouts::Apply),
             Target::Mounted(mounted) => (mounted.path(), Whiteouts::Apply),
         };
-        let options = UnpackOptions { whiteouts, ..UnpackOptions::default() };
+        let options = UnpackOptions { whiteouts, record: self.record_of(path), ..UnpackOptions::default() };
         let failed = |source| EngineError::Layer {
             reference: descriptor.media_type.clone(),
             digest: descriptor.digest,
@@ -64,6 +64,12 @@ impl Engine {
             mounted.unmount()?;
         }
         Ok(uncompressed(&unpacked))
+    }
+
+    /// Where the tree unpacked into `path` is recorded, for `check`: what comes on top of something is no whole record.
+    fn record_of(&self, path: &Path) -> Option<PathBuf> {
+        let is_empty = path.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+        snapshotters_overlay::record_beside(self.store(), path).filter(|_| is_empty)
     }
 
     fn target(&self, mounts: &[Mount]) -> Result<Target, EngineError> {

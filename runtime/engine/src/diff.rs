@@ -17,6 +17,7 @@ use storage_model::media::{LayerKind, layer_kind};
 use storage_model::{Descriptor, Labels, media};
 use storage_sys::mount::{Shape, shape};
 
+use crate::layers::UNCOMPRESSED;
 use crate::mounted::Mounted;
 use crate::{Engine, EngineError};
 
@@ -59,9 +60,6 @@ impl Side {
         }
     }
 }
-
-/// Label on a layer's blob: its diff ID (containerd's name).
-const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
 impl Engine {
     /// Packs the difference from `left` to `right` into a blob of `space` and returns its descriptor.

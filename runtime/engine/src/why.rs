@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use storage_content::{ErrorKind, KeeperChain, Space, Thing};
 use storage_model::Namespace;
 
+use crate::image::resolve::hex_prefix;
 use crate::{Engine, EngineError};
 
 /// What is asked about.
@@ -26,9 +27,6 @@ pub struct Kept {
     /// From each thing that keeps without being kept, the shortest way down to it. None: the next collection removes it.
     pub chains: Vec<KeeperChain>,
 }
-
-/// Fewest hexadecimal digits that stand for a digest.
-const PREFIX_DIGITS_MIN: usize = 7;
 
 impl Engine {
     /// Says what keeps each thing that `request` may mean.
@@ -76,11 +74,10 @@ fn image(engine: &Engine, space: &Space, request: &WhyRequest) -> Result<Vec<Thi
     }
 }
 
-/// Whether `digest` is the text, or begins with it.
+/// Whether `digest` begins with the hex digits that the text is, if it is nothing else.
 fn begins(digest: &str, text: &str) -> bool {
-    let hex = text.strip_prefix("sha256:").unwrap_or(text);
-    let enough = hex.len() >= PREFIX_DIGITS_MIN && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
-    enough && digest.strip_prefix("sha256:").is_some_and(|whole| whole.starts_with(hex))
+    hex_prefix(text)
+        .is_some_and(|hex| digest.strip_prefix("sha256:").is_some_and(|whole| whole.starts_with(hex)))
 }
 
 fn blobs(_: &Engine, space: &Space, request: &WhyRequest) -> Result<Vec<Thing>, EngineError> {
@@ -117,17 +114,5 @@ fn ingest(_: &Engine, space: &Space, request: &WhyRequest) -> Result<Vec<Thing>,
             Ok(Vec::new())
         }
         Err(error) => Err(error.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seven_digits_stand_for_a_digest_and_fewer_or_others_do_not() {
-        let digest = "sha256:0123456789abcdef";
-        assert!(begins(digest, "0123456") && begins(digest, "sha256:0123456789"));
-        assert!(!begins(digest, "012345") && !begins(digest, "1234567") && !begins(digest, "01234xy"));
     }
 }

@@ -4,15 +4,21 @@ use std::path::{Path, PathBuf};
 
 use snapshotters_contract::{Kind, LayerTarget, Mount, SnapshotError, Usage, WhiteoutForm};
 use snapshotters_directories::{Folder, Form, Stacked, Top, bind_mount, create, overlay_mount, upper_mount};
-use storage_content::SnapshotRecord;
+use storage_content::{SnapshotRecord, Store};
 use storage_sys::mount::LAYERS_MAX;
+
+/// What a snapshot changes.
+const FILES: &str = "fs";
+
+/// The record of what was unpacked.
+const RECORD: &str = "tree";
 
 /// See the crate.
 #[derive(Debug, Default)]
 pub struct Layers;
 
 fn files(folder: &Folder, number: u64) -> PathBuf {
-    folder.of(number).join("fs")
+    folder.of(number).join(FILES)
 }
 
 fn work(folder: &Folder, number: u64) -> PathBuf {
@@ -20,7 +26,15 @@ fn work(folder: &Folder, number: u64) -> PathBuf {
 }
 
 fn record(folder: &Folder, number: u64) -> PathBuf {
-    folder.of(number).join("tree")
+    folder.of(number).join(RECORD)
+}
+
+/// Where a layer is recorded that a client has unpacked into `target`, a path out of its mounts; none if that is not the
+/// directory of a snapshot in `store`.
+pub fn record_beside(store: &Store, target: &Path) -> Option<PathBuf> {
+    let number = target.parent()?;
+    let ours = number.parent()? == store.root().join("snapshots") && target.file_name()? == FILES;
+    ours.then(|| number.join(RECORD))
 }
 
 impl Form for Layers {

@@ -11,7 +11,7 @@
 
 mod layers;
 
-pub use layers::Layers;
+pub use layers::{Layers, record_beside};
 
 /// Name of this snapshotter, containerd's for the same thing.
 pub const NAME: &str = "overlayfs";

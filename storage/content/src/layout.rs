@@ -62,6 +62,16 @@ impl Layout {
         self.blobs.join(digest.hex())
     }
 
+    /// What there are files of, recorded or not.
+    pub(crate) fn blob_digests(&self) -> Result<Vec<Digest>, StoreError> {
+        let mut found = Vec::new();
+        for entry in self.blobs.read_dir().doing("list", &self.blobs)? {
+            let name = entry.doing("list", &self.blobs)?.file_name();
+            found.extend(name.to_str().and_then(|name| Digest::from_hex(name).ok()));
+        }
+        Ok(found)
+    }
+
     /// The directories of snapshots, of whichever snapshotter, by number.
     pub(crate) fn snapshot_directories(&self) -> Result<Vec<(u64, PathBuf)>, StoreError> {
         let directory = self.root.join("snapshots");

@@ -83,10 +83,7 @@ pub(crate) fn run(
         ControlFlow::Continue(())
     })?;
     quarantine(metadata, layout, lost, &mut recovery)?;
-    if !rebuilt {
-        // After a loss of records they are not nobody's: whoever fetches them again finds them here.
-        settle_orphans(layout, trash, &files, &mut recovery)?;
-    }
+    settle_orphans(layout, trash, &files, &mut recovery)?;
     recovery.discarded_ingests = ingest_files::discard_broken(layout, trash)?;
     recovery.ended_leases = lease::drop_ephemeral(metadata)?;
     recovery.took = begun.elapsed();
@@ -153,7 +150,8 @@ fn quarantine(
     Ok(())
 }
 
-/// Gives blob files without a record back to the ingests they came from, and discards the others.
+/// Gives blob files without a record back to the ingests they came from, and discards the others. After a loss of records
+/// these are not nobody's yet: whoever fetches them again before the next collection finds them here.
 fn settle_orphans(
     layout: &Layout,
     trash: &Trash,
@@ -172,6 +170,7 @@ fn settle_orphans(
                 std::fs::rename(&path, data).doing("resume", data)?;
                 recovery.resumed_blobs += 1;
             }
+            None if recovery.rebuilt => {}
             None => {
                 trash.discard(&path)?;
                 recovery.discarded_blobs += 1;

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) namespaces: Mutex<HashSet<Namespace>>,
     pub(crate) numbers: Numbers,
     pub(crate) collecting: Mutex<()>,
+    /// Whether there may be files of blobs that lost their records: see `recovery`.
+    pub(crate) strays: AtomicBool,
     /// When the last collection looked.
     pub(crate) collected: Mutex<Option<SystemTime>>,
     pub(crate) observed: Observed,
@@ -84,6 +86,7 @@ impl Store {
             namespaces: Mutex::default(),
             numbers,
             collecting: Mutex::default(),
+            strays: AtomicBool::new(recovery.rebuilt),
             collected: Mutex::default(),
             observed: Observed::default(),
             root: Mutex::new(descriptor),

@@ -220,11 +220,12 @@ impl Engine {
     }
 }
 
-/// Names of the committed snapshots.
+/// Names of the committed snapshots that are layers of images.
 fn committed(snapshotter: &dyn Snapshotter) -> Result<Vec<CommittedName>, EngineError> {
     let mut names = Vec::new();
     snapshotter.walk(&mut |info| {
-        if info.kind == SnapshotKind::Committed {
+        // Under any other name than a chain's a client may have committed what it changed after a layer was unpacked.
+        if info.kind == SnapshotKind::Committed && info.name.parse::<Digest>().is_ok() {
             names.extend(info.name.parse());
         }
         ControlFlow::Continue(())
@@ -267,7 +268,7 @@ fn damage_of(tree: &Recorded, read_data: bool) -> (Damage, u64) {
 /// Whether a snapshot is in the part of the data that is read this time.
 fn is_in(name: &CommittedName, subset: Option<(u32, u32)>) -> bool {
     subset.is_none_or(|(index, count)| {
-        let digest = Digest::of(name.as_str().as_bytes());
-        u32::from(digest.as_bytes()[0]) % count == index - 1
+        let [a, b, c, d, ..] = *Digest::of(name.as_str().as_bytes()).as_bytes();
+        u32::from_be_bytes([a, b, c, d]) % count == index - 1
     })
 }

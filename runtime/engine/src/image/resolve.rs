@@ -69,7 +69,7 @@ pub(crate) fn by_name(space: &Space, text: &str) -> Result<Option<ImageRecord>, 
 }
 
 /// The hex digits with which a digest begins, if the text is nothing else.
-fn hex_prefix(text: &str) -> Option<&str> {
+pub(crate) fn hex_prefix(text: &str) -> Option<&str> {
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
     let fits = (HEX_DIGITS_MIN..=64).contains(&hex.len());
     (fits && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))).then_some(hex)

@@ -5,7 +5,8 @@
 //! parent of a snapshot, the root of a container, what an ingest expects, and the labels `containerd.io/gc.ref.*` and
 //! `gc.bref.*`. Removed is the rest ([`Plan`] says what that would be): its records in batches, each in one transaction,
 //! whoever refers before what it refers to ([`order`]), and one sync for all; then its files. A crash in between leaves files without records,
-//! which the next start (blobs) or the snapshotter (directories) removes.
+//! which the next start (blobs) or the snapshotter (directories) removes. Files of blobs whose records were lost to damage
+//! (`rebuild`), and that nobody has fetched again since, go too.
 //!
 //! A record that cannot be read may keep anything: nothing of its namespace is removed until it is repaired
 //! ([`Store::repair_records`]); other namespaces are collected as always.
@@ -25,6 +26,7 @@ mod survey;
 mod why;
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -189,9 +191,26 @@ impl Store {
         }
         std::mem::take(&mut swept.snapshots).into_iter().for_each(removed);
         let outcome = swept.freed.iter().try_for_each(|(digest, size)| self.discard_content(digest, *size));
+        let outcome = outcome.and_then(|()| self.discard_strays());
         self.0.trash.empty();
         self.0.metadata.keep_room();
         outcome
+    }
+
+    /// Removes the files of blobs that lost their records, if records were lost.
+    fn discard_strays(&self) -> Result<(), StoreError> {
+        if !self.0.strays.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        for digest in self.0.layout.blob_digests()? {
+            let _here = self.0.digests.lock(std::iter::once(&digest));
+            if !self.0.metadata.contains(Table::Content, digest.as_bytes())? {
+                tracing::warn!(%digest, "the file of a blob that lost its record is removed");
+                self.0.trash.discard(&self.blob_path(&digest))?;
+            }
+        }
+        self.0.strays.store(false, Ordering::Release);
+        Ok(())
     }
 
     fn tell_doomed(&self, doomed: &Doomed) {

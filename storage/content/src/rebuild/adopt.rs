@@ -2,8 +2,8 @@
 //!
 //! A file that no namespace has a record of belongs to the namespace that refers to it: by an image, a lease, a label, or a
 //! manifest reached from these. It counts after its bytes were hashed. One that several namespaces refer to, or none,
-//! stays without a record: who may see it is not for us to guess. It is not deleted at this start, so that whoever fetches
-//! it next finds the bytes here.
+//! stays without a record: who may see it is not for us to guess. It stays until the next collection, so that whoever
+//! fetches it before finds the bytes here.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;

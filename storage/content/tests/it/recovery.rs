@@ -1,9 +1,9 @@
 //! Every state a crash can leave, made by hand: what the next start does with it.
 
-use storage_content::{ErrorKind, Expected};
+use storage_content::{ErrorKind, Expected, ImageRecord};
 use storage_model::{Digest, Labels};
 
-use crate::support::{Fixture, digests, names, put};
+use crate::support::{Fixture, descriptor, digests, names, put};
 
 #[test]
 fn vuln_b2_a_blob_whose_file_is_gone_is_quarantined_in_every_namespace_and_can_come_again() {
@@ -73,6 +73,34 @@ fn files_that_belong_to_nobody_are_taken_away() {
     assert!(names(&fixture.root().join("ingests")).is_empty());
     fixture.store.collect(&mut |_| ()).unwrap();
     assert!(names(&fixture.root().join("trash")).is_empty());
+}
+
+#[test]
+fn after_a_loss_of_records_a_file_without_one_is_there_to_be_fetched_until_the_next_collection() {
+    let fixture = Fixture::new();
+    let kept = put(&fixture.space(), b"kept");
+    fixture.space().create_image(ImageRecord::new("a", descriptor(kept), Labels::new())).unwrap();
+    let [again, interrupted, stray] = [&b"again"[..], b"interrupted", b"stray"].map(Digest::of);
+    let mut ingest = fixture.space().ingest("ref", Expected::exactly(interrupted, 11)).unwrap();
+    ingest.write(b"interrupted").unwrap();
+    drop(ingest);
+    let fixture = fixture.reopened(|root| {
+        let blobs = root.join("blobs/sha256");
+        std::fs::write(blobs.join(again.hex()), b"again").unwrap();
+        std::fs::write(blobs.join(stray.hex()), b"stray").unwrap();
+        let directory = root.join("ingests").read_dir().unwrap().next().unwrap().unwrap().path();
+        std::fs::rename(directory.join("data"), blobs.join(interrupted.hex())).unwrap();
+        std::fs::write(root.join("metadata.rebuild"), b"").unwrap();
+    });
+    let recovery = fixture.store.recovery();
+    assert_eq!((recovery.rebuilt, recovery.resumed_blobs, recovery.discarded_blobs), (true, 1, 0));
+    let ingest = fixture.space().ingest("again", Expected::exactly(again, 5)).unwrap();
+    assert_eq!(ingest.offset(), 5, "it need not be fetched");
+    drop(ingest);
+    assert_eq!(fixture.space().ingest_status("ref").unwrap().offset, 11);
+    fixture.store.collect(&mut |_| ()).unwrap();
+    assert_eq!(names(&fixture.root().join("blobs/sha256")), [kept.hex()]);
+    assert_eq!(fixture.space().ingests().unwrap().len(), 2);
 }
 
 #[test]

@@ -267,7 +267,7 @@ fn a_running_overlay_sees_every_file_whole_while_it_is_mended() {
     sh(mount.path(), "mkdir empty merged");
     let options = format!("lowerdir={}:empty", layer.tree().display());
     sh(mount.path(), &format!("mount -t overlay overlay -o {options} merged"));
-    layer.sh("printf XXXX | dd of=usr/bin/tool conv=notrunc status=none; rm etc/group");
+    layer.sh("printf wrong | dd of=usr/bin/tool conv=notrunc status=none; rm etc/group");
     layer.repair().unwrap();
     let tool = fs::read(mount.path().join("merged/usr/bin/tool"));
     let passwd = fs::read(mount.path().join("merged/etc/passwd"));

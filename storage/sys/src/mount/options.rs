@@ -79,21 +79,36 @@ pub(super) fn mount_one(mount: &Mount, target: &Path) -> Result<(), MountError> 
     Ok(())
 }
 
-/// Takes the directories out of an overlay's options and mounts it.
-fn mount_overlay_options(mount: &Mount, sorted: &Sorted, target: &Path) -> Result<(), MountError> {
-    let (mut lower, mut upper, mut work, mut settings) = (Vec::new(), None, None, Vec::new());
-    for (key, value) in &sorted.settings {
+/// The directories of an overlay, and its other settings.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Directories {
+    /// The highest first.
+    pub(super) lower: Vec<PathBuf>,
+    pub(super) upper: Option<PathBuf>,
+    pub(super) work: Option<PathBuf>,
+    pub(super) settings: Vec<(String, Option<String>)>,
+}
+
+/// Takes the directories out of an overlay's settings. The error is the option that should name one and does not.
+pub(super) fn directories(settings: &[(String, Option<String>)]) -> Result<Directories, &str> {
+    let mut found = Directories::default();
+    for (key, value) in settings {
         match (key.as_str(), value) {
-            ("lowerdir", Some(value)) => lower = split_layers(value),
-            ("lowerdir+", Some(value)) => lower.push(PathBuf::from(value)),
-            ("upperdir", Some(value)) => upper = Some(unescape(value)),
-            ("workdir", Some(value)) => work = Some(unescape(value)),
-            ("lowerdir" | "lowerdir+" | "upperdir" | "workdir", None) => {
-                return Err(bad(mount, key, "needs a directory"));
-            }
-            _ => settings.push((key.clone(), value.clone())),
+            ("lowerdir", Some(value)) => found.lower = split_layers(value),
+            ("lowerdir+", Some(value)) => found.lower.push(PathBuf::from(value)),
+            ("upperdir", Some(value)) => found.upper = Some(unescape(value)),
+            ("workdir", Some(value)) => found.work = Some(unescape(value)),
+            ("lowerdir" | "lowerdir+" | "upperdir" | "workdir", None) => return Err(key),
+            _ => found.settings.push((key.clone(), value.clone())),
         }
     }
+    Ok(found)
+}
+
+/// Takes the directories out of an overlay's options and mounts it.
+fn mount_overlay_options(mount: &Mount, sorted: &Sorted, target: &Path) -> Result<(), MountError> {
+    let Directories { lower, upper, work, settings } =
+        directories(&sorted.settings).map_err(|key| bad(mount, key, "needs a directory"))?;
     let upper_work = match (&upper, &work) {
         (Some(upper), Some(work)) => Some((upper.as_path(), work.as_path())),
         (None, None) => None,
@@ -121,7 +136,7 @@ pub(super) fn split_layers(value: &str) -> Vec<PathBuf> {
 }
 
 /// Removes the backslashes that protect characters.
-pub(super) fn unescape(value: &str) -> PathBuf {
+fn unescape(value: &str) -> PathBuf {
     let mut path = Vec::with_capacity(value.len());
     let mut bytes = value.bytes();
     while let Some(byte) = bytes.next() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Mount;
-use super::options::{sort, split_layers, unescape};
+use super::options::{directories, sort};
 
 /// The directories behind mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,17 +37,14 @@ pub fn shape(mounts: &[Mount]) -> Shape {
     if mount.kind != "overlay" {
         return Shape::Mounted;
     }
-    let (mut upper, mut lower) = (None, Vec::new());
-    for (key, value) in &sorted.settings {
-        match (key.as_str(), value) {
-            ("lowerdir", Some(value)) => lower = split_layers(value),
-            ("lowerdir+", Some(value)) => lower.push(PathBuf::from(value)),
-            ("upperdir", Some(value)) => upper = Some(unescape(value)),
-            _ => {}
+    match directories(&sorted.settings) {
+        Ok(found) => {
+            let upper = found.upper.filter(|_| !sorted.attributes.read_only);
+            Shape::Overlay { upper, lower: found.lower }
         }
+        // Mounting says what is wrong with it.
+        Err(_) => Shape::Mounted,
     }
-    let upper = upper.filter(|_| !sorted.attributes.read_only);
-    Shape::Overlay { upper, lower }
 }
 
 #[cfg(test)]
