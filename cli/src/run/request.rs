@@ -38,6 +38,7 @@ pub(super) fn build(args: &RunArgs) -> Result<RunRequest, CliError> {
         entrypoint_set: entrypoint.is_some(),
         entrypoint: entrypoint.unwrap_or_default(),
         detach: args.detach,
+        ..RunRequest::default()
     })
 }
 

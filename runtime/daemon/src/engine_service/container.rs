@@ -72,5 +72,6 @@ pub(super) fn container_out(state: ContainerState) -> wire::Container {
         args: state.args,
         spec_json: state.spec_json,
         labels: labels_out(record.labels),
+        ..wire::Container::default()
     }
 }
