@@ -5,7 +5,11 @@
 
 pub mod clone;
 pub mod durable;
+pub mod inflate;
+pub mod map;
+pub mod memory;
 pub mod mount;
+pub mod network;
 mod place;
 pub mod process;
 pub mod prompt;
