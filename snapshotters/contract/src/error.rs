@@ -78,6 +78,15 @@ pub enum SnapshotError {
         /// The directory.
         path: PathBuf,
     },
+    /// What a snapshot stands on is not unpacked here, and whoever shows it cannot.
+    #[error("the layers below snapshot {key:?} are not unpacked and cannot be shown")]
+    NotShown {
+        /// The snapshot, or the committed one it stands on.
+        key: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The disk or a quota is full.
     #[error("cannot {action} {path:?}: no space is left; free some, or remove images that are not used")]
     Full {
@@ -116,6 +125,7 @@ impl SnapshotError {
                 ErrorKind::FailedPrecondition
             }
             Self::Missing { .. } => ErrorKind::DataLoss,
+            Self::NotShown { .. } => ErrorKind::Unavailable,
             Self::Full { .. } => ErrorKind::ResourceExhausted,
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

@@ -22,6 +22,11 @@ pub struct Top {
 impl Top {
     /// What a snapshot on nothing begins with. Made by root; anyone else's begin as their own.
     pub const EMPTY: Self = Self { uid: 0, gid: 0, mode: 0o755 };
+
+    /// This owner and mode; of `mode`, the permission bits.
+    pub fn new(uid: u32, gid: u32, mode: u32) -> Self {
+        Self { uid, gid, mode: mode & 0o7777 }
+    }
 }
 
 /// The folder `snapshots` of a store. All snapshotters share it: numbers are unique over all of them.

@@ -21,7 +21,7 @@ pub struct Stacked {
 ///
 /// Methods are called side by side for different numbers. [`make`](Self::make) and [`seal`](Self::seal) are never called
 /// twice at once for one number.
-pub trait Form: Debug + Default + Send + Sync + 'static {
+pub trait Form: Debug + Send + Sync + 'static {
     /// Name of the snapshotter.
     const NAME: &'static str;
 

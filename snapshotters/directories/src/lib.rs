@@ -54,10 +54,26 @@ impl<F: Form> Snapshots<F> {
     /// # Errors
     /// [`SnapshotError::Root`] if the store's path cannot be written as a mount option; [`SnapshotError::Io`] if the
     /// folder cannot be read; those of the store.
-    pub fn new(store: &Store) -> Result<Self, SnapshotError> {
-        let snapshots = Self(Arc::new(Shared { form: F::default(), folder: Folder::open(store)? }));
+    pub fn new(store: &Store) -> Result<Self, SnapshotError>
+    where
+        F: Default,
+    {
+        Self::with_form(store, F::default())
+    }
+
+    /// The same with a form that has to be told something first.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_form(store: &Store, form: F) -> Result<Self, SnapshotError> {
+        let snapshots = Self(Arc::new(Shared { form, folder: Folder::open(store)? }));
         snapshots.cleanup()?;
         Ok(snapshots)
+    }
+
+    /// The folder its directories are in.
+    pub fn folder(&self) -> &Folder {
+        &self.0.folder
     }
 
     /// The snapshotter as one namespace, and one lease if `space` has one, sees it.
