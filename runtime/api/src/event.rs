@@ -1,13 +1,13 @@
 //! What an event says: its fields by name, for filters (`event.key==x`) and for those who print events.
 //!
 //! Names, order and omission of what is empty are those of containerd's JSON, so that `ctr events` and we print the same.
-//! A message that is not known here (a task's event that a shim forwards) has no fields.
+//! A message that is not known here has no fields.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use prost::{Message, Name};
-use prost_types::Any;
+use prost_types::{Any, Timestamp};
 
 use crate::any;
 use crate::containerd::events as wire;
@@ -69,11 +69,25 @@ impl Fields {
         self
     }
 
-    fn number(mut self, name: &'static str, number: i64) -> Self {
+    fn number(mut self, name: &'static str, number: impl Into<i64>) -> Self {
+        let number = number.into();
         if number != 0 {
             self.0.push((name, Value::Number(number)));
         }
         self
+    }
+
+    fn time(self, name: &'static str, time: Option<Timestamp>) -> Self {
+        self.text(name, time.map(|time| time.to_string()).unwrap_or_default())
+    }
+
+    fn io(self, name: &'static str, io: Option<wire::TaskIo>) -> Self {
+        let Some(wire::TaskIo { stdin, stdout, stderr, terminal }) = io else { return self };
+        let terminal = if terminal { "true" } else { "" };
+        let fields =
+            [("stdin", stdin), ("stdout", stdout), ("stderr", stderr), ("terminal", terminal.to_owned())];
+        let given = fields.into_iter().filter(|(_, value)| !value.is_empty());
+        self.map(name, given.map(|(name, value)| (name.to_owned(), value)).collect())
     }
 }
 
@@ -119,6 +133,16 @@ payloads! {
     wire::SnapshotPrepare { text key, text parent, text snapshotter }
     wire::SnapshotCommit { text key, text name, text snapshotter }
     wire::SnapshotRemove { text key, text snapshotter }
+    wire::TaskCreate { text container_id, text bundle, io io, text checkpoint, number pid }
+    wire::TaskStart { text container_id, number pid }
+    wire::TaskDelete { text container_id, number pid, number exit_status, time exited_at, text id }
+    wire::TaskExit { text container_id, text id, number pid, number exit_status, time exited_at }
+    wire::TaskOom { text container_id }
+    wire::TaskExecAdded { text container_id, text exec_id }
+    wire::TaskExecStarted { text container_id, text exec_id, number pid }
+    wire::TaskPaused { text container_id }
+    wire::TaskResumed { text container_id }
+    wire::TaskCheckpointed { text container_id, text checkpoint }
 }
 
 /// The one whose fields are not all plain.
@@ -168,8 +192,22 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_task_is_told_with_its_time() {
+        let exited_at = Some(Timestamp { seconds: 1_700_000_000, nanos: 0 });
+        let exit =
+            wire::TaskExit { container_id: "c".into(), id: "e".into(), pid: 7, exit_status: 3, exited_at };
+        let fields = Fields::of(&any::pack(&exit)).unwrap();
+        assert_eq!(fields.get(&path("exit_status")).unwrap(), "3");
+        assert_eq!(fields.get(&path("exited_at")).unwrap(), "2023-11-14T22:13:20Z");
+        assert_eq!(any::pack(&wire::TaskOom::default()).type_url, "containerd.events.TaskOOM");
+    }
+
+    #[test]
     fn what_is_not_known_or_damaged_has_no_fields() {
-        assert_eq!(Fields::of(&Any { type_url: "containerd.events.TaskExit".into(), value: vec![] }), None);
+        assert_eq!(
+            Fields::of(&Any { type_url: "containerd.events.SandboxExit".into(), value: vec![] }),
+            None
+        );
         let damaged = Any { type_url: "containerd.events.ContentDelete".into(), value: vec![0x0a, 9, 1] };
         assert_eq!(Fields::of(&damaged), None);
     }
