@@ -1,6 +1,7 @@
 //! Windlass beside other engines, in one run on one machine, interleaved.
 //!
 //! - [`pull`]: cold pull and first run of images through a network of known latency and bandwidth.
+//! - [`start`]: how long a container takes to start, alone and among many.
 //! - [`store`]: what the store under it does in a second: snapshots, content, archives, collection.
 //!
 //! A figure here is a ratio against a peer measured minutes before or after; on another day or machine only the ratio
@@ -8,6 +9,7 @@
 
 mod pull;
 mod spread;
+mod start;
 mod store;
 
 use std::fs;
@@ -27,6 +29,8 @@ struct Arguments {
 enum What {
     /// Cold pull and first run beside containerd and podman
     Pull(pull::Arguments),
+    /// Starting containers beside containerd, podman and the bare OCI runtimes
+    Start(start::Arguments),
     /// Rates of the store beside containerd: snapshots, content, import, export, push, collection
     Store(store::Arguments),
 }
@@ -36,6 +40,7 @@ fn main() -> Result<()> {
     tests::require_root()?;
     match arguments.what {
         What::Pull(arguments) => pull::run(arguments),
+        What::Start(arguments) => start::run(arguments),
         What::Store(arguments) => store::run(arguments),
     }
 }
