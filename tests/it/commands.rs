@@ -353,10 +353,15 @@ fn ctrl_c_leaves_nothing_of_a_transfer() -> Result<()> {
         &["images", "export", output, &name],
     ] {
         let mut child = engine.command(arguments)?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        std::thread::sleep(Duration::from_millis(150));
-        // It may be done already: then there was nothing to interrupt.
-        let is_done = child.try_wait()?.is_some();
-        if !is_done {
+        // At work when something half-made lies in the store or beside us; done already, and then nothing is interrupted.
+        let files = || fs::read_dir(engine.scratch()).into_iter().flatten().count();
+        let idle = files();
+        wait_until("it is at work", Duration::from_secs(30), || {
+            !engine.inside_root("ingests").is_empty()
+                || files() != idle
+                || !matches!(child.try_wait(), Ok(None))
+        })?;
+        if child.try_wait()?.is_none() {
             signal(&child, "INT")?;
         }
         let status = child.wait()?;
