@@ -3,8 +3,10 @@
 //! One safe function per call, each `unsafe` with the proof beside it. Nothing here decides anything.
 #![allow(unsafe_code)]
 
+pub mod child;
 pub mod clone;
 pub mod durable;
+pub mod fuse;
 pub mod inflate;
 pub mod map;
 pub mod memory;
