@@ -1,2 +1,17 @@
 //! Shows an image as a tree: a FUSE server that may die at any time, the keeper that outlives it, and the client that commands both.
 #![forbid(unsafe_code)]
+
+mod client;
+mod error;
+mod places;
+mod protocol;
+mod request;
+mod spawn;
+mod status;
+mod wire;
+
+pub use client::Client;
+pub use error::{ClientError, Failure, FailureKind};
+pub use places::Places;
+pub use request::{Access, Login, MountRequest, NAME_BYTES_MAX, Origin};
+pub use status::{MountStatus, Opening};
