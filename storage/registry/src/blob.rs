@@ -278,7 +278,7 @@ impl std::fmt::Debug for BlobStream {
 }
 
 /// `bytes FIRST-LAST/TOTAL`, where the total may be `*`.
-fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
+pub(crate) fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let (span, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = span.split_once('-')?;
     let number = |text: &str| text.trim().parse::<u64>().ok();
@@ -287,7 +287,7 @@ fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
 }
 
 /// Waits a moment for the end of a body whose bytes are all there. More bytes close the connection.
-async fn drain(mut body: Body) {
+pub(crate) async fn drain(mut body: Body) {
     let _ = tokio::time::timeout(std::time::Duration::from_secs(1), body.next()).await;
 }
 

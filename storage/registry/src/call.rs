@@ -33,6 +33,8 @@ pub(crate) struct Call<'a> {
     pub(crate) accept: Option<HeaderValue>,
     /// First byte wanted, and the `ETag` of the bytes before it.
     pub(crate) range: Option<(u64, Option<HeaderValue>)>,
+    /// Last byte wanted, if not all from there on. Means something only with `range`.
+    pub(crate) last: Option<u64>,
     /// Set for blobs: where it was redirected to is remembered.
     pub(crate) blob: Option<Digest>,
 }
@@ -50,6 +52,7 @@ impl<'a> Call<'a> {
             leeway: Duration::ZERO,
             accept: None,
             range: None,
+            last: None,
             blob: None,
         }
     }
@@ -75,7 +78,7 @@ impl<'a> Call<'a> {
             headers.insert(header::ACCEPT, accept.clone());
         }
         if let Some((offset, etag)) = &self.range {
-            headers.insert(header::RANGE, range_header(*offset));
+            headers.insert(header::RANGE, range_header(*offset, self.last));
             if let Some(etag) = etag {
                 headers.insert(header::IF_RANGE, etag.clone());
             }
@@ -100,6 +103,7 @@ impl<'a> Call<'a> {
     }
 }
 
-fn range_header(offset: u64) -> HeaderValue {
-    HeaderValue::from_str(&format!("bytes={offset}-")).expect("digits are a header value")
+fn range_header(offset: u64, last: Option<u64>) -> HeaderValue {
+    let last = last.map_or_else(String::new, |last| last.to_string());
+    HeaderValue::from_str(&format!("bytes={offset}-{last}")).expect("digits are a header value")
 }

@@ -47,6 +47,10 @@ pub(crate) struct Core {
     pub(crate) local_schemes: Mutex<HashMap<String, &'static str>>,
     /// Hosts that sent other bytes than a digest names.
     avoided: Mutex<HashMap<Digest, HashSet<String>>>,
+    /// Places that answer a range with the whole blob, and since when we know.
+    pub(crate) whole: Mutex<HashMap<String, Instant>>,
+    /// Places that asked to be left alone, and until when.
+    pub(crate) cooling: Mutex<HashMap<String, Instant>>,
 }
 
 /// Locks a table. Each change to one is a single call, so a panic elsewhere leaves it usable.
@@ -70,12 +74,18 @@ impl Client {
                 redirects: Mutex::default(),
                 local_schemes: Mutex::default(),
                 avoided: Mutex::default(),
+                whole: Mutex::default(),
+                cooling: Mutex::default(),
             }),
         })
     }
 
     pub(crate) fn core(&self) -> &Core {
         &self.core
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Core> {
+        Arc::clone(&self.core)
     }
 
     /// Finds what `reference` names, with one request: the tag is read once, and what came is hashed.

@@ -404,6 +404,14 @@ impl RegistryError {
         self.verdict() != Verdict::Final
     }
 
+    /// How long the registry asked to be left alone, cut to the policy's limit.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooManyRequests { retry_after, .. } | Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     pub(crate) fn verdict(&self) -> Verdict {
         match self {
             Self::TooManyRequests { retry_after, .. } => Verdict::Passing(*retry_after),
