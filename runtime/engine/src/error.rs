@@ -275,6 +275,9 @@ pub enum EngineError {
         /// Why.
         source: std::io::Error,
     },
+    /// An image cannot be shown before it has arrived.
+    #[error(transparent)]
+    Lazy(#[from] crate::lazy::LazyError),
     /// A worker thread died: a defect of ours.
     #[error("a worker died while it had layer {0}: this is a defect, please report it")]
     Worker(Digest),
@@ -325,6 +328,7 @@ impl EngineError {
             | Self::Document { .. }
             | Self::Config { .. } => ErrorKind::InvalidArgument,
             Self::Registry(error) => registry_kind(error),
+            Self::Lazy(error) => error.kind(),
             Self::Image(error) => error.kind(),
             Self::Archive(error) => error.kind(),
             Self::UnknownCompression(_) => ErrorKind::InvalidArgument,

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use runtime_api::windlass::v1 as wire;
 use runtime_engine::{
-    LayerState, PullEvent, PullRequest, Pulled, RegistryOptions, UnpackRequest, UnpackedImage,
+    EngineError, LayerState, LazyMode, PullEvent, PullRequest, Pulled, RegistryOptions, UnpackRequest,
+    UnpackedImage,
 };
 use storage_registry::Credentials;
 use tonic::Status;
 
 use crate::convert::checked_labels;
-use crate::status::invalid;
+use crate::status::{invalid, status};
 
 /// # Errors
 /// `InvalidArgument` for a relative path, which would mean something else here than where the client is.
@@ -60,6 +61,11 @@ pub(super) fn pull_in(request: wire::PullRequest) -> Result<PullRequest, Status>
         no_unpack: request.no_unpack,
         max_concurrent_downloads: count_in(request.max_concurrent_downloads),
         snapshotter: request.snapshotter,
+        lazy: match request.lazy.as_str() {
+            "" => LazyMode::Auto,
+            word => word.parse().map_err(|error| status(EngineError::Lazy(error)))?,
+        },
+        no_fill: request.no_fill,
     })
 }
 
@@ -116,6 +122,8 @@ pub(super) fn done_out(pulled: Pulled) -> wire::PullEvent {
         fetched_bytes: pulled.fetched_bytes,
         seconds: pulled.seconds,
         parts_seconds: pulled.parts.into_iter().map(|(name, seconds)| (name.to_owned(), seconds)).collect(),
+        snapshotter: pulled.snapshotter.to_owned(),
+        lazy_reasons: pulled.lazy_reasons,
     };
     wire::PullEvent { event: Some(wire::pull_event::Event::Done(done)) }
 }
@@ -126,6 +134,7 @@ pub(super) fn unpacked_out(unpacked: UnpackedImage) -> wire::PullEvent {
         digest: unpacked.image.record.target.digest.to_string(),
         chain_id: unpacked.image.chain.map(|chain| chain.to_string()).unwrap_or_default(),
         seconds: unpacked.seconds,
+        snapshotter: unpacked.snapshotter.to_owned(),
         ..Default::default()
     };
     wire::PullEvent { event: Some(wire::pull_event::Event::Done(done)) }

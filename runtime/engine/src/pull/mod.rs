@@ -27,6 +27,7 @@ use crate::image::documents::store_small;
 use crate::layers::{
     Clock, LAYERS_AT_ONCE, Origin, Part, Parts, PullEvent, Reporter, Stack, Task, fetch_all,
 };
+use crate::lazy::LazyMode;
 use crate::work::{AfterFailure, WorkLease, blocking};
 use crate::{Engine, EngineError};
 
@@ -49,6 +50,10 @@ pub struct PullRequest {
     pub max_concurrent_downloads: usize,
     /// Snapshotter; empty is the default one.
     pub snapshotter: String,
+    /// Whether the image may be shown before it has arrived.
+    pub lazy: LazyMode,
+    /// Of an image that is shown so, bring nothing in but what is read.
+    pub no_fill: bool,
     /// How the registry is spoken to.
     pub registry: RegistryOptions,
 }
@@ -79,6 +84,10 @@ pub struct Pulled {
     pub digest: Digest,
     /// The unpacked tree; `None` for an image without layers, or when nothing was unpacked.
     pub chain: Option<ChainId>,
+    /// Snapshotter that has it.
+    pub snapshotter: &'static str,
+    /// Why the image is shown before it has arrived, or is not; a sentence each.
+    pub lazy_reasons: Vec<String>,
     /// Bytes that came over the network.
     pub fetched_bytes: u64,
     /// Wall-clock time, in seconds.
@@ -164,12 +173,14 @@ impl Engine {
             },
             ..Task::local(self, lease, &name, reporter)
         };
-        bring(&task, &target, &request).await?;
+        let snapshotter = bring(&task, &target, &request).await?;
         publish(&task, &target, request.labels).await?;
         Ok(Pulled {
             name,
             digest: target.top.digest,
             chain: target.images.first().and_then(|image| image.chain()),
+            snapshotter,
+            lazy_reasons: Vec::new(),
             fetched_bytes: task.reporter.fetched_bytes() + target.document_bytes(),
             seconds: 0.0,
             parts: clock.parts(),
@@ -200,7 +211,7 @@ impl Engine {
 }
 
 /// Brings documents and layers, side by side.
-async fn bring(task: &Task, target: &Target, request: &PullRequest) -> Result<(), EngineError> {
+async fn bring(task: &Task, target: &Target, request: &PullRequest) -> Result<&'static str, EngineError> {
     let snapshotter = task.engine.snapshotter(&request.snapshotter, task.space.clone())?;
     let documents = store_documents(task, target, snapshotter.name());
     let layers = async {
@@ -210,7 +221,7 @@ async fn bring(task: &Task, target: &Target, request: &PullRequest) -> Result<()
         fetch_all(task, target.content.clone()).await
     };
     tokio::try_join!(documents, layers)?;
-    Ok(())
+    Ok(snapshotter.name())
 }
 
 /// Stores the indexes, manifests and configs, each pointing to what it keeps alive.
