@@ -2,15 +2,20 @@
 //!
 //! The defaults are containerd's (`oci.WithDefaultSpec`, `WithDefaultUnixDevices`, `WithImageConfig`, the default
 //! seccomp profile), so that a command behaves here as under `ctr run`. One table per subject: [`defaults`] (mounts,
-//! capabilities, devices, hidden paths), [`seccomp`], [`user`], `privileged`.
+//! capabilities, devices, hidden paths), [`seccomp`], [`user`], `privileged`. What the user asks for beyond them is written
+//! over them: [`grants`], [`limits`], [`join`].
 //!
-//! Not here: checking that the command exists (`program`), cgroup limits.
+//! Not here: checking that the command exists (`program`).
 mod command;
 pub mod defaults;
+pub mod grants;
+pub mod join;
+pub mod limits;
 mod privileged;
 mod seccomp;
 mod user;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
@@ -21,6 +26,9 @@ use oci_spec::runtime::{
 use serde::{Deserialize, Serialize};
 use storage_model::ImageConfig;
 
+pub use grants::Grants;
+pub use join::{Join, Joins};
+pub use limits::{Limits, Ulimit};
 pub use oci_spec::runtime::Spec;
 pub use user::{Account, resolve as resolve_user};
 
@@ -52,6 +60,18 @@ pub struct RunOptions {
     pub read_only: bool,
     /// All capabilities, all devices, nothing hidden, no system call filter.
     pub privileged: bool,
+    /// Limits.
+    pub limits: Limits,
+    /// Permissions beyond the defaults, and prohibitions.
+    pub grants: Grants,
+    /// Namespaces that are not its own, network files, and a first process of ours.
+    pub joins: Joins,
+    /// Annotations of the spec.
+    pub annotations: BTreeMap<String, String>,
+    /// Domain name inside (NIS).
+    pub domainname: Option<String>,
+    /// Parent of the container's cgroup instead of `/windlass/NAMESPACE`.
+    pub cgroup_parent: Option<String>,
 }
 
 /// A mount asked for by the user.
@@ -127,6 +147,35 @@ pub enum SpecError {
         #[source]
         source: LookupError,
     },
+    /// No such capability.
+    #[error("{0:?} is not a capability: write a name such as NET_ADMIN, or ALL")]
+    Capability(String),
+    /// A device that cannot be given.
+    #[error("device {given:?} cannot be given: {reason}")]
+    Device {
+        /// What was asked for.
+        given: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A security option that cannot be followed.
+    #[error("security option {given:?} cannot be followed: {reason}")]
+    Security {
+        /// What was asked for.
+        given: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A limit that no kernel takes.
+    #[error("{what} {given} is no limit: {reason}")]
+    Limit {
+        /// Its name.
+        what: &'static str,
+        /// What was asked for.
+        given: String,
+        /// Why not.
+        reason: &'static str,
+    },
     /// The machine's own devices or capabilities could not be listed, for a privileged container.
     #[error("cannot read {path}, needed for a privileged container")]
     Host {
@@ -157,9 +206,16 @@ pub fn build(image: &ImageConfig, options: &RunOptions, files: &dyn FileLookup) 
         .set_process(Some(process(image, options, files)?))
         .set_root(Some(built(RootBuilder::default().path("rootfs").readonly(options.read_only).build())))
         .set_linux(Some(linux(options)));
+    if !options.annotations.is_empty() {
+        spec.set_annotations(Some(options.annotations.clone().into_iter().collect()));
+    }
+    spec.set_domainname(options.domainname.clone());
     if options.privileged {
         privileged::grant(&mut spec)?;
     }
+    grants::apply(&mut spec, &options.grants, files)?;
+    limits::apply(&mut spec, &options.limits)?;
+    join::apply(&mut spec, &options.joins)?;
     Ok(spec)
 }
 

@@ -54,7 +54,7 @@ pub(super) fn grant(spec: &mut Spec) -> Result<(), SpecError> {
 }
 
 /// The bounding set of this process: more than that nobody can give.
-fn own_capabilities() -> Result<HashSet<Capability>, SpecError> {
+pub(super) fn own_capabilities() -> Result<HashSet<Capability>, SpecError> {
     let path = "/proc/self/status";
     let failed = |source| SpecError::Host { path: path.into(), source };
     let status = fs::read_to_string(path).map_err(failed)?;
@@ -140,7 +140,7 @@ fn collect(directory: &Path, depth: usize, found: &mut Vec<LinuxDevice>) -> Resu
     Ok(())
 }
 
-fn device(path: PathBuf, metadata: &fs::Metadata) -> Option<LinuxDevice> {
+pub(super) fn device(path: PathBuf, metadata: &fs::Metadata) -> Option<LinuxDevice> {
     let kind = if metadata.file_type().is_char_device() {
         LinuxDeviceType::C
     } else if metadata.file_type().is_block_device() {
@@ -161,7 +161,7 @@ fn device(path: PathBuf, metadata: &fs::Metadata) -> Option<LinuxDevice> {
 }
 
 /// Major and minor number in a `dev_t` as user space sees it (glibc `gnu_dev_major`).
-fn numbers(device: u64) -> (i64, i64) {
+pub(super) fn numbers(device: u64) -> (i64, i64) {
     let major = ((device >> 32) & 0xffff_f000) | ((device >> 8) & 0xfff);
     let minor = ((device >> 12) & 0xffff_ff00) | (device & 0xff);
     (major.cast_signed(), minor.cast_signed())

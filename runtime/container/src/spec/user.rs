@@ -79,6 +79,22 @@ pub fn resolve(text: &str, files: &dyn FileLookup) -> Result<Account, SpecError>
     Ok(Account { uid, gid, groups })
 }
 
+/// The number of a group given by name or number.
+///
+/// # Errors
+/// [`SpecError::UnknownName`] when the image does not know the name; as [`resolve`] otherwise.
+pub(super) fn resolve_group(group: &str, files: &dyn FileLookup) -> Result<u32, SpecError> {
+    match part("group", group)? {
+        Part::Number(number) => Ok(number),
+        Part::Name(name) => {
+            let text = read(files, "group", &Part::Name(name), GROUP)?;
+            rows(&text)
+                .find_map(|row| (row.first() == Some(&name)).then(|| number(row.get(2)?)).flatten())
+                .ok_or_else(|| SpecError::UnknownName { what: "group", name: name.to_owned(), file: GROUP })
+        }
+    }
+}
+
 fn part<'text>(what: &'static str, text: &'text str) -> Result<Part<'text>, SpecError> {
     if !text.bytes().all(|c| c.is_ascii_digit()) {
         return Ok(Part::Name(text));
