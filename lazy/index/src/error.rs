@@ -33,7 +33,7 @@ pub enum IndexError {
         limit: u64,
     },
     /// An entry that cannot be.
-    #[error("entry {path:?}: {reason}")]
+    #[error("entry \"{path}\" is refused: {reason}")]
     Entry {
         /// Its path, cleaned of what a terminal would act on.
         path: String,
@@ -41,7 +41,7 @@ pub enum IndexError {
         reason: &'static str,
     },
     /// A chunk that cannot be.
-    #[error("chunk {number}: {reason}")]
+    #[error("chunk {number} is refused: {reason}")]
     Chunk {
         /// Its number in the table.
         number: usize,
@@ -49,7 +49,7 @@ pub enum IndexError {
         reason: &'static str,
     },
     /// A group that cannot be.
-    #[error("group {number}: {reason}")]
+    #[error("group {number} is refused: {reason}")]
     Group {
         /// Its number in the table.
         number: usize,
@@ -57,7 +57,7 @@ pub enum IndexError {
         reason: &'static str,
     },
     /// A checkpoint that cannot be.
-    #[error("checkpoint {number}: {reason}")]
+    #[error("checkpoint {number} is refused: {reason}")]
     Checkpoint {
         /// Its number in the table.
         number: usize,
@@ -78,4 +78,11 @@ pub enum IndexError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+/// A path for people: escaped and cut to 200 characters.
+pub(crate) fn shown(path: &[u8]) -> String {
+    let cut = &path[..path.len().min(200)];
+    let dots = if cut.len() < path.len() { "..." } else { "" };
+    format!("{}{dots}", String::from_utf8_lossy(cut).escape_debug())
 }

@@ -21,11 +21,16 @@
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod estargz;
 mod image;
+mod json;
 mod limits;
+pub mod soci;
 mod toc;
+pub mod zstd_chunked;
 
 pub use error::IndexError;
 pub use image::{Attr, ChunkRef, DirEntry, GroupRef, ImageIndex, LayerPart, NodeId, NodeKind};
 pub use limits::Limits;
-pub use toc::{Checkpoint, Chunk, Coding, Entry, Group, Kind, Time, Toc};
+pub use storage_model::Digest;
+pub use toc::{Checkpoint, Chunk, Coding, Entry, Group, Kind, Time, Toc, Xattrs};

@@ -16,12 +16,11 @@ pub struct Limits {
     pub entries_max: usize,
     /// Most chunks of one layer: 8 million, a layer of 512 GB in chunks of 64 KiB.
     pub chunks_max: usize,
-    /// Most bytes of one chunk, and of what one group decodes to: 1 GiB. A reader has to hold a group to check it.
+    /// Most bytes of one chunk, and of what one group decodes to: 256 MiB. A reader has to hold a group to check it; a
+    /// layer with more is pulled whole.
     pub chunk_bytes_max: u64,
     /// Most bytes of all files of one layer: 16 TiB, sparse files included.
     pub layer_bytes_max: u64,
-    /// Most bytes of one path: 4095, `PATH_MAX` without its NUL.
-    pub path_bytes_max: usize,
     /// Most bytes of extended attributes of one entry, names and values: 1 MiB, as when unpacking.
     pub xattr_bytes_max: usize,
     /// Most nodes of an image: 8 million, four layers of the largest kind.
@@ -31,6 +30,8 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Most bytes of one path: `PATH_MAX` of Linux without its NUL.
+    pub const PATH_BYTES_MAX: usize = 4095;
     /// Most bytes of one path component, `NAME_MAX` of Linux.
     pub const NAME_BYTES_MAX: usize = 255;
     /// Most bytes of a checkpoint's window: what deflate looks back (RFC 1951).
@@ -44,9 +45,8 @@ impl Default for Limits {
             toc_bytes_max: 150 << 20,
             entries_max: 2_000_000,
             chunks_max: 8_000_000,
-            chunk_bytes_max: 1 << 30,
+            chunk_bytes_max: 256 << 20,
             layer_bytes_max: 16 << 40,
-            path_bytes_max: 4095,
             xattr_bytes_max: 1 << 20,
             nodes_max: 8_000_000,
             layers_max: 1_000,

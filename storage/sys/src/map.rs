@@ -50,12 +50,12 @@ impl Map {
         }
         match usize::try_from(metadata.len()) {
             Ok(0) => Ok(Self { start: NonNull::dangling(), length: 0 }),
-            Ok(length) => Self::map(&file, length),
+            Ok(length) => Self::pages(&file, length),
             Err(_) => error(libc::EFBIG),
         }
     }
 
-    fn map(file: &File, length: usize) -> io::Result<Self> {
+    fn pages(file: &File, length: usize) -> io::Result<Self> {
         // SAFETY: with a null hint the kernel chooses an address range that nothing else in this process uses, so no
         // memory of ours changes meaning. The descriptor is open for the whole call, `file` being borrowed; the mapping
         // keeps the file afterwards.
@@ -75,7 +75,7 @@ impl Deref for Map {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `start` is valid for `length` bytes from `map` until `drop` (and for none if `length` is 0), and the
+        // SAFETY: `start` is valid for `length` bytes from `pages` until `drop` (and for none if `length` is 0), and the
         // slice cannot outlive `self`. `u8` has no alignment and no invalid value. The bytes do not change: the file is
         // one that only this user or root can write (checked when it was opened), and those, this program, replace such
         // files by rename and never write into them.
@@ -88,7 +88,7 @@ impl Drop for Map {
         if self.length == 0 {
             return;
         }
-        // SAFETY: the range is exactly what `map` got from the kernel, it is unmapped once, and no slice of it is left
+        // SAFETY: the range is exactly what `pages` got from the kernel, it is unmapped once, and no slice of it is left
         // because each borrows `self`. The only error, a range that is none, cannot happen, so the result says nothing.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
     }

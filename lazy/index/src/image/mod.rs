@@ -14,7 +14,10 @@
 //! Not here: what the layers mean together (`merge.rs`), and whether a chunk is on this machine (`lazy-fetch`).
 
 mod format;
+mod merge;
 mod read;
+pub(crate) mod tree;
+mod write;
 
 use storage_model::Digest;
 

@@ -1,5 +1,8 @@
 //! [`Toc`]: one layer, whatever format described it.
 
+mod check;
+mod code;
+
 use std::ops::Range;
 
 use storage_model::Digest;
@@ -38,8 +41,11 @@ pub struct Entry {
     /// Last change.
     pub mtime: Time,
     /// Extended attributes under their names in the image, each name once.
-    pub xattrs: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub xattrs: Xattrs,
 }
+
+/// Extended attributes: names and values.
+pub type Xattrs = Vec<(Box<[u8]>, Box<[u8]>)>;
 
 /// A point in time, since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
