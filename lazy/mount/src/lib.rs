@@ -1,11 +1,13 @@
 //! Shows an image as a tree: a FUSE server that may die at any time, the keeper that outlives it, and the client that commands both.
 #![forbid(unsafe_code)]
 
+mod bytes;
 mod client;
 mod error;
 mod places;
 mod protocol;
 mod request;
+mod session;
 mod spawn;
 mod status;
 mod wire;

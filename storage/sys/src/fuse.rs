@@ -174,6 +174,57 @@ impl ReadRequest {
     }
 }
 
+/// Error numbers a file system answers with.
+pub mod errno {
+    /// The bytes cannot be had, or not verified.
+    pub const IO: i32 = libc::EIO;
+    /// Wrong kind of node for this.
+    pub const INVAL: i32 = libc::EINVAL;
+    /// A name too long.
+    pub const NAMETOOLONG: i32 = libc::ENAMETOOLONG;
+    /// No such extended attribute.
+    pub const NODATA: i32 = libc::ENODATA;
+    /// Never asked again by the kernel.
+    pub const NOSYS: i32 = libc::ENOSYS;
+    /// A number too large for its field.
+    pub const OVERFLOW: i32 = libc::EOVERFLOW;
+    /// The room given is too small.
+    pub const RANGE: i32 = libc::ERANGE;
+    /// No such node.
+    pub const STALE: i32 = libc::ESTALE;
+    /// An answer too large.
+    pub const TOOBIG: i32 = libc::E2BIG;
+}
+
+/// The answer's body to an open (`struct fuse_open_out`): no handle, cached pages stay valid, and with `backing` the
+/// kernel reads that file by itself.
+pub fn open_answer(backing: Option<BackingId>) -> [u8; 16] {
+    /// `FOPEN_KEEP_CACHE`.
+    const KEEP_CACHE: u32 = 1 << 1;
+    /// `FOPEN_PASSTHROUGH`.
+    const PASSTHROUGH: u32 = 1 << 7;
+    let flags = if backing.is_some() { PASSTHROUGH } else { KEEP_CACHE };
+    let mut body = [0; 16];
+    body[8..12].copy_from_slice(&flags.to_ne_bytes());
+    body[12..].copy_from_slice(&backing.unwrap_or(0).to_ne_bytes());
+    body
+}
+
+/// Whether `path` lies on a FUSE file system.
+///
+/// # Errors
+/// Those of `statfs`.
+pub fn is_on_fuse(path: &std::path::Path) -> io::Result<bool> {
+    /// `FUSE_SUPER_MAGIC`.
+    const MAGIC: u64 = 0x6573_5546;
+    Ok(rustix::fs::statfs(path)?.f_type as u64 == MAGIC)
+}
+
+/// The device number of a major and a minor number.
+pub fn device_number(major: u32, minor: u32) -> u64 {
+    rustix::fs::makedev(major, minor)
+}
+
 /// Major and minor number of a device number as `stat` gives it.
 pub fn device_numbers(device: u64) -> (u32, u32) {
     (rustix::fs::major(device), rustix::fs::minor(device))
