@@ -38,6 +38,7 @@ impl Bench {
         let engine = Engine::open(EngineConfig {
             root: directory.path().join("root"),
             state: directory.path().join("state"),
+            address: directory.path().join("state/windlass.sock"),
             exe: "/nonexistent/windlass".into(),
             hosts_dirs: Vec::new(),
             budget: None,

@@ -135,6 +135,7 @@ fn fill(engine: &Engine) -> Result<()> {
     let config = runtime_engine::EngineConfig {
         root: engine.root().to_owned(),
         state: engine.state(),
+        address: engine.socket(),
         exe: tests::windlass()?,
         hosts_dirs: Vec::new(),
         budget: None,

@@ -64,6 +64,7 @@ pub(crate) fn open(root: &Path) -> Result<Engine> {
     let config = EngineConfig {
         root: root.to_owned(),
         state: crate::world::state_beside(root),
+        address: crate::world::state_beside(root).join("windlass.sock"),
         exe: PathBuf::from("/nonexistent/windlass"),
         hosts_dirs: Vec::new(),
         budget: None,

@@ -39,6 +39,14 @@ pub enum DaemonError {
     /// The socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// Shims could not tell their events.
+    #[error("cannot listen for the events of shims at {path}")]
+    ShimEvents {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The daemon's identity cannot be kept.
     #[error(transparent)]
     Identity(#[from] IdentityError),

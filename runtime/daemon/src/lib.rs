@@ -22,6 +22,7 @@ mod pipe;
 mod plugin;
 mod server;
 mod services;
+mod shim_events;
 mod socket;
 mod status;
 mod stop;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use runtime_api::MESSAGE_BYTES_MAX;
@@ -18,6 +19,7 @@ use runtime_api::containerd::services::leases::v1::leases_server::{self, LeasesS
 use runtime_api::containerd::services::namespaces::v1::namespaces_server::{self, NamespacesServer};
 use runtime_api::containerd::services::snapshots::v1::snapshots_server::{self, SnapshotsServer};
 use runtime_api::containerd::services::streaming::v1::streaming_server::{self, StreamingServer};
+use runtime_api::containerd::services::tasks::v1::tasks_server::{self, TasksServer};
 use runtime_api::containerd::services::transfer::v1::transfer_server::{self, TransferServer};
 use runtime_api::containerd::services::version::v1::version_server::{self, VersionServer};
 use runtime_api::grpc::health::v1::health_server::HealthServer;
@@ -38,8 +40,10 @@ use crate::services::leases::LeasesService;
 use crate::services::namespaces::NamespacesService;
 use crate::services::snapshots::SnapshotsService;
 use crate::services::streaming::StreamingService;
+use crate::services::tasks::TasksService;
 use crate::services::transfer::TransferService;
 use crate::services::version::VersionService;
+use crate::shim_events::ShimEvents;
 use crate::socket::{self, Socket};
 use crate::stop::{self, Stop};
 use crate::streams::Streams;
@@ -76,6 +80,7 @@ const SERVICES: &[&str] = &[
     namespaces_server::SERVICE_NAME,
     snapshots_server::SERVICE_NAME,
     streaming_server::SERVICE_NAME,
+    tasks_server::SERVICE_NAME,
     transfer_server::SERVICE_NAME,
     version_server::SERVICE_NAME,
 ];
@@ -95,6 +100,9 @@ pub(crate) struct Server {
     uuid: String,
     socket: Socket,
     listener: UnixListener,
+    exchange: Exchange,
+    /// Where shims tell their events; served from the start, as they may be waiting to tell.
+    shim_events: ShimEvents,
 }
 
 impl Server {
@@ -110,13 +118,18 @@ impl Server {
         let engine = Engine::open(EngineConfig {
             root: config.root,
             state: config.state,
+            address: config.address.clone(),
             exe: config.exe,
             hosts_dirs: config.hosts_dirs,
             budget: config.budget,
         })?;
         let uuid = identity::uuid(&root)?;
         let (socket, listener) = socket::bind(&config.address)?;
-        Ok(Self { engine, uuid, socket, listener })
+        let exchange = Exchange::new();
+        let shim_address = runtime_engine::ttrpc_address(&config.address);
+        let shim_events = ShimEvents::serve(&shim_address, exchange.clone())
+            .map_err(|source| DaemonError::ShimEvents { path: shim_address, source })?;
+        Ok(Self { engine, uuid, socket, listener, exchange, shim_events })
     }
 
     /// Serves until `stop` completes, then for at most [`GRACE`].
@@ -128,11 +141,11 @@ impl Server {
         ready: impl FnOnce(),
         stop: impl Future<Output = ()>,
     ) -> Result<(), DaemonError> {
-        let Self { engine, uuid, socket, listener } = self;
+        let Self { engine, uuid, socket, listener, exchange, shim_events } = self;
         listener.set_nonblocking(true).map_err(DaemonError::Runtime)?;
         let listener = tokio::net::UnixListener::from_std(listener).map_err(DaemonError::Runtime)?;
         let (stopper, stopping) = stop::channel();
-        let router = router(engine, uuid, &stopping);
+        let router = router(engine, uuid, exchange, &stopping);
         let serving = router.serve_with_incoming_shutdown(accept::connections(listener), async move {
             stopping.stopping().await;
         });
@@ -144,7 +157,7 @@ impl Server {
         };
         stopper.stop();
         // The path goes first: a client that comes now finds no daemon instead of a closed door.
-        drop(socket);
+        drop((socket, shim_events));
         let served = match served {
             Some(served) => served,
             None => tokio::time::timeout(GRACE, serving).await.unwrap_or_else(|_| {
@@ -156,10 +169,11 @@ impl Server {
     }
 }
 
-fn router(engine: Engine, uuid: String, stop: &Stop) -> Router {
+fn router(engine: Engine, uuid: String, exchange: Exchange, stop: &Stop) -> Router {
     let store = engine.store().clone();
-    let exchange = Exchange::new();
     change::observe(&store, exchange.clone());
+    let told = exchange.clone();
+    engine.tell_task_events(Arc::new(move |namespace, topic, event| told.tell(namespace, topic, event)));
     let streams = Streams::new(stop.clone());
     let introspection = IntrospectionService::new(store.root(), &engine.snapshotters(), uuid);
     tonic::transport::Server::builder()
@@ -183,6 +197,7 @@ fn router(engine: Engine, uuid: String, stop: &Stop) -> Router {
         .add_service(limited!(StreamingServer, StreamingService::new(streams.clone(), stop.clone())))
         .add_service(limited!(TransferServer, TransferService::new(engine.clone(), streams, stop.clone())))
         .add_service(limited!(ContainersServer, ContainersService::new(store)))
+        .add_service(limited!(TasksServer, TasksService::new(engine.clone(), stop.clone())))
         .add_service(limited!(EngineServer, EngineService::new(engine, stop.clone())))
 }
 

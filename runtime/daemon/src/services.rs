@@ -16,6 +16,7 @@ pub(crate) mod leases;
 pub(crate) mod namespaces;
 pub(crate) mod snapshots;
 pub(crate) mod streaming;
+pub(crate) mod tasks;
 pub(crate) mod transfer;
 pub(crate) mod version;
 mod write;

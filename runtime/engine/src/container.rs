@@ -88,6 +88,9 @@ pub struct ContainerState {
 /// Extension of a record: present when the container goes when its process ends.
 const REMOVE_AT_EXIT: &str = "windlass.io/remove-at-exit";
 
+/// Extension of a record: the options that a client of containerd gave for its runtime.
+pub const RUNTIME_OPTIONS: &str = "windlass.io/runtime-options";
+
 impl Engine {
     /// Makes a container and its shim; with `detach`, starts the process too.
     ///
@@ -162,7 +165,7 @@ impl Engine {
         }
     }
 
-    fn record(&self, namespace: &Namespace, id: &str) -> Result<ContainerRecord, EngineError> {
+    pub(crate) fn record(&self, namespace: &Namespace, id: &str) -> Result<ContainerRecord, EngineError> {
         let missing = || EngineError::NoContainer { id: id.to_owned(), namespace: namespace.to_string() };
         let name: Identifier = id.parse().map_err(|_| missing())?;
         match self.space(namespace).container(&name) {

@@ -14,6 +14,7 @@ use crate::collect::{Budget, Collector};
 use crate::container::Watches;
 use crate::layers::Claims;
 use crate::snapshotters::Snapshotters;
+use crate::task::{Host, Manager};
 
 /// Where an engine keeps its things, and what it starts.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct EngineConfig {
     pub root: PathBuf,
     /// Data of this boot: bundles and sockets of running containers.
     pub state: PathBuf,
+    /// Path of the daemon's socket, which shims are told.
+    pub address: PathBuf,
     /// The `windlass` binary, started as shim.
     pub exe: PathBuf,
     /// Directories searched for `<registry>/hosts.toml`, first match first.
@@ -44,6 +47,7 @@ struct Inner {
     snapshotters: Snapshotters,
     claims: Claims,
     watches: Watches,
+    tasks: Manager,
     recovery: Duration,
 }
 
@@ -79,6 +83,8 @@ impl Engine {
         let snapshotters = Snapshotters::open(&store)?;
         let collector = Collector::start(store.clone(), snapshotters.clone(), config.budget)
             .map_err(|source| EngineError::io("start the thread that collects for", &config.root, source))?;
+        let host = Host { exe: config.exe.clone(), address: config.address.clone() };
+        let tasks = Manager::new(&config.state, host);
         let inner = Inner {
             config,
             collector,
@@ -86,9 +92,11 @@ impl Engine {
             snapshotters,
             claims: Claims::default(),
             watches: Watches::default(),
+            tasks,
             recovery: Duration::ZERO,
         };
         let mut engine = Self { inner: Arc::new(inner) };
+        engine.tasks().recover();
         engine.recover_containers()?;
         if let Some(inner) = Arc::get_mut(&mut engine.inner) {
             inner.recovery = begun.elapsed();
@@ -145,6 +153,10 @@ impl Engine {
 
     pub(crate) fn watches(&self) -> &Watches {
         &self.inner.watches
+    }
+
+    pub(crate) fn tasks(&self) -> &Manager {
+        &self.inner.tasks
     }
 
     pub(crate) fn collector(&self) -> &Collector {

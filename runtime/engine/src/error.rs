@@ -243,6 +243,9 @@ pub enum EngineError {
     /// The OCI runtime cannot be used.
     #[error(transparent)]
     Runtime(#[from] runtime_container::runtime::RuntimeError),
+    /// A task does not do what was asked.
+    #[error(transparent)]
+    Task(#[from] crate::TaskError),
     /// The shim failed.
     #[error("the shim of container {id} failed")]
     Shim {
@@ -330,6 +333,7 @@ impl EngineError {
             Self::Registry(error) => registry_kind(error),
             Self::Lazy(error) => error.kind(),
             Self::Image(error) => error.kind(),
+            Self::Task(error) => error.kind(),
             Self::Archive(error) => error.kind(),
             Self::UnknownCompression(_) => ErrorKind::InvalidArgument,
             Self::Recompress { source, .. } if is_disk_full(source) => ErrorKind::ResourceExhausted,

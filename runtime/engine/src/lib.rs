@@ -24,6 +24,7 @@ mod mounted;
 mod pull;
 mod push;
 mod snapshotters;
+mod task;
 mod transfer;
 mod unpack;
 mod why;
@@ -32,7 +33,7 @@ mod work;
 pub use archive::{ArchiveError, ExportRequest, ImportRequest};
 pub use check::{CheckNews, CheckReport, CheckRequest, Found, Healed, Outcome};
 pub use collect::{Budget, CollectRequest};
-pub use container::{ContainerState, RunRequest, Started, Status};
+pub use container::{ContainerState, RUNTIME_OPTIONS, RunRequest, Started, Status};
 pub use convert::ConvertRequest;
 pub use diff::DiffRequest;
 pub use engine::{Engine, EngineConfig, EngineInfo};
@@ -44,6 +45,9 @@ pub use mount::{MountRequest, MountedImage};
 pub use pull::{PullRequest, Pulled, RegistryOptions};
 pub use push::PushRequest;
 pub use storage_content::ErrorKind;
+pub use task::{
+    CreateTask, EventSink, ExecTask, Exit, OWN_RUNTIME, STOCK_RUNTIME, TaskError, Waiter, ttrpc_address,
+};
 pub use transfer::{TransferEvent, TransferKind, TransferState, Transferred, TransferredImage};
 pub use unpack::{UnpackRequest, UnpackedImage};
 pub use why::{Kept, WhyRequest};

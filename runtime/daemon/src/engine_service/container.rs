@@ -23,6 +23,7 @@ pub(super) fn run_in(request: wire::RunRequest) -> Result<RunRequest, Status> {
         hostname: given(request.hostname),
         read_only: request.read_only,
         privileged: request.privileged,
+        ..RunOptions::default()
     };
     Ok(RunRequest {
         image: request.image,

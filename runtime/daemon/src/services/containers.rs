@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use prost_types::{Any, FieldMask};
 use runtime_api::containerd::services::containers::v1 as wire;
+use runtime_engine::RUNTIME_OPTIONS;
 use storage_content::{ContainerRecord, Extension, LabelChange, Space, Store};
 use storage_model::Identifier;
 use tokio_stream::Stream;
@@ -24,8 +25,6 @@ use crate::status::{invalid, status};
 const HIDDEN: &str = "windlass.io/";
 /// Holds the type URL of the spec.
 const SPEC_TYPE: &str = "windlass.io/spec-type";
-/// Holds the runtime's options.
-const RUNTIME_OPTIONS: &str = "windlass.io/runtime-options";
 /// Holds the sandbox's name.
 const SANDBOX: &str = "windlass.io/sandbox";
 

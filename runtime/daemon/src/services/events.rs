@@ -49,6 +49,20 @@ fn check_topic(topic: &str) -> Result<(), Status> {
     Ok(())
 }
 
+/// An event that somebody forwards, checked.
+///
+/// # Errors
+/// `InvalidArgument` if its namespace, topic or time is missing or wrong.
+pub(crate) fn checked(envelope: Option<Envelope>) -> Result<Envelope, Status> {
+    let envelope = required(envelope, "envelope")?;
+    envelope.namespace.parse::<Namespace>().map_err(status)?;
+    check_topic(&envelope.topic)?;
+    if envelope.timestamp.is_none() {
+        return Err(invalid("a forwarded event must have the time at which it happened"));
+    }
+    Ok(envelope)
+}
+
 fn told_field<'a>(told: &'a Told, path: &[String]) -> Option<Cow<'a, str>> {
     match path[0].as_str() {
         "namespace" => field(&told.envelope.namespace),
@@ -97,13 +111,7 @@ impl wire::events_server::Events for EventsService {
     }
 
     async fn forward(&self, request: Request<wire::ForwardRequest>) -> Result<Response<()>, Status> {
-        let envelope = required(request.into_inner().envelope, "envelope")?;
-        envelope.namespace.parse::<Namespace>().map_err(status)?;
-        check_topic(&envelope.topic)?;
-        if envelope.timestamp.is_none() {
-            return Err(invalid("a forwarded event must have the time at which it happened"));
-        }
-        self.exchange.forward(envelope);
+        self.exchange.forward(checked(request.into_inner().envelope)?);
         Ok(Response::new(()))
     }
 

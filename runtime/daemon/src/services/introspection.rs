@@ -21,10 +21,11 @@ use crate::convert::{field, filters};
 const CONTENT: &str = "io.containerd.content.v1";
 const GRPC: &str = "io.containerd.grpc.v1";
 const METADATA: &str = "io.containerd.metadata.v1";
+const RUNTIME: &str = "io.containerd.runtime.v2";
 const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
 
 /// Plug-ins of type `io.containerd.grpc.v1`, by containerd's names for them.
-const SERVICES: [&str; 13] = [
+const SERVICES: [&str; 14] = [
     "containers",
     "content",
     "diff",
@@ -36,6 +37,7 @@ const SERVICES: [&str; 13] = [
     "namespaces",
     "snapshots",
     "streaming",
+    "tasks",
     "transfer",
     "version",
 ];
@@ -61,6 +63,8 @@ impl IntrospectionService {
         };
         let mut plugins = vec![plugin(CONTENT, "content", &[])];
         plugins.extend(snapshotters.iter().map(|name| plugin(SNAPSHOTTER, name, &[])));
+        // containerd's own name of what runs tasks under shims of the second protocol.
+        plugins.extend(["task", "shim"].map(|name| plugin(RUNTIME, name, &[METADATA])));
         plugins.push(plugin(METADATA, "rocksdb", &[CONTENT, SNAPSHOTTER]));
         plugins.extend(SERVICES.iter().map(|name| plugin(GRPC, name, &[METADATA])));
         Self { plugins, uuid }
