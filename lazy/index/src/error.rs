@@ -22,6 +22,14 @@ pub enum IndexError {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// A manifest that cannot be read.
+    #[error("the {what} cannot be read")]
+    Document {
+        /// What it should be, for people.
+        what: &'static str,
+        /// What is wrong with it.
+        source: storage_model::DocumentError,
+    },
     /// More than [`crate::Limits`] allow.
     #[error("{what}: {actual} is more than the limit of {limit}")]
     Limit {

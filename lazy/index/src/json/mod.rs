@@ -22,6 +22,7 @@ use storage_model::Digest;
 
 use crate::{IndexError, Limits, Toc};
 
+pub(crate) use entry::time;
 pub(crate) use pieces::Layout;
 
 /// What the JSON says.
