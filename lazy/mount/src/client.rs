@@ -10,7 +10,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -113,12 +112,15 @@ impl Client {
             mount::detach(&request.mountpoint).map_err(|source| self.mount_error(request, source))?;
         }
         let (device, detached) = self.kernel_mount(request)?;
-        let message = Request::Mount { instance: instance(), request: Box::new(request.clone()) };
+        let (major, minor) = storage_sys::fuse::mount_device(&detached).map_err(|source| {
+            ClientError::Prepare { name: request.name.clone(), path: request.mountpoint.clone(), source }
+        })?;
+        let message = Request::Mount { instance: instance(), minor, request: Box::new(request.clone()) };
         match self.call_once(&message, Some(&device))? {
             Response::Done => {}
             _ => return Err(self.unfitting()),
         }
-        set_read_ahead(&detached);
+        set_read_ahead(major, minor);
         mount::attach(detached, &request.mountpoint).map_err(|source| self.mount_error(request, source))
     }
 
@@ -244,7 +246,7 @@ impl Client {
     fn ensure(&self) -> Result<(), ClientError> {
         match Connection::connect(&self.places.control()) {
             Ok(_) => Ok(()),
-            Err(error) if is_gone(&error) => spawn::keeper(&self.places),
+            Err(error) if is_gone(&error) => spawn::keeper(&self.places, false),
             Err(source) => Err(self.io(source)),
         }
     }
@@ -349,12 +351,7 @@ fn instance() -> u64 {
 }
 
 /// Tells the kernel to read ahead as much as one request carries. It goes on with less where it may not be told.
-fn set_read_ahead(mount: &Detached) {
-    let device = match std::fs::metadata(storage_sys::process::descriptor_path(mount)) {
-        Ok(root) => root.dev(),
-        Err(error) => return tracing::debug!(%error, "no read-ahead is set"),
-    };
-    let (major, minor) = storage_sys::fuse::device_numbers(device);
+fn set_read_ahead(major: u32, minor: u32) {
     let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
     if let Err(error) = std::fs::write(&path, READ_AHEAD_KIB.to_string()) {
         tracing::debug!(%error, path, "no read-ahead is set");

@@ -4,9 +4,12 @@
 mod bytes;
 mod client;
 mod error;
+mod keeper;
+mod life;
 mod places;
 mod protocol;
 mod request;
+mod server;
 mod session;
 mod spawn;
 mod status;
@@ -14,6 +17,9 @@ mod wire;
 
 pub use client::Client;
 pub use error::{ClientError, Failure, FailureKind};
+pub use keeper::keeper_main;
 pub use places::Places;
 pub use request::{Access, Login, MountRequest, NAME_BYTES_MAX, Origin};
+pub use server::server_main;
+pub use spawn::{ADOPT_FLAG, KEEPER_VERB, SERVER_VERB};
 pub use status::{MountStatus, Opening};

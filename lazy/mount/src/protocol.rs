@@ -20,6 +20,8 @@ pub(crate) enum Request {
     Mount {
         /// Number of the connection, chosen by the client.
         instance: u64,
+        /// Minor number of the mount's device.
+        minor: u32,
         /// What to show.
         request: Box<MountRequest>,
     },

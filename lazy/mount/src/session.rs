@@ -10,6 +10,7 @@
 //! Opens and reads are answered here, from a buffer the bytes are read into directly; all else by `fuse-backend-rs` over
 //! [`tree`]. A request that makes us panic is answered with `EIO`; the others go on.
 
+mod broken;
 mod crew;
 mod opening;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use storage_sys::process::{Watch, poll};
 
 use crate::bytes::FileBytes;
 use crate::status::Opening;
+pub(crate) use broken::refuse_all;
 use crew::{Crew, Read, Turn};
 use opening::{OpenFiles, Shape};
 use tree::Tree;

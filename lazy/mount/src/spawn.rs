@@ -17,22 +17,29 @@ pub const KEEPER_VERB: &str = "lazy-keeper";
 /// The hidden verb of the server.
 pub const SERVER_VERB: &str = "lazy-server";
 
+/// Tells a keeper that a server started it, to be given what another keeper had.
+pub const ADOPT_FLAG: &str = "--adopt";
+
 /// What a keeper writes to its standard output when somebody listens at the control socket.
 pub(crate) const READY: &[u8] = b"ready\n";
 
 /// Longest time until a keeper and its first server are up. They take some tens of milliseconds.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Starts a keeper for `places` and returns when somebody listens at the control socket.
+/// Starts a keeper for `places` and returns when somebody listens at the control socket; with `adopt`, when the keeper can
+/// be given what another one had.
 ///
 /// # Errors
 /// [`ClientError::Start`]; no process is left then.
-pub(crate) fn keeper(places: &Places) -> Result<(), ClientError> {
+pub(crate) fn keeper(places: &Places, adopt: bool) -> Result<(), ClientError> {
     let failed =
         |words: String, source| ClientError::Start { program: places.program.clone(), words, source };
     let refused = |source: io::Error| failed("the system refused".into(), Some(source));
     let mut child = command(places, KEEPER_VERB)
-        .and_then(|mut command| command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn())
+        .and_then(|mut command| {
+            command.args(adopt.then_some(ADOPT_FLAG));
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()
+        })
         .map_err(refused)?;
     if wait_ready(&mut child).map_err(refused)? {
         reap_later(child);
@@ -53,6 +60,7 @@ pub(crate) fn command(places: &Places, verb: &str) -> io::Result<Command> {
     let log = File::options().create(true).append(true).open(places.log())?;
     let mut command = Command::new(&places.program);
     command.arg(verb).arg("--root").arg(&places.root).arg("--state").arg(&places.state);
+    command.arg("--program").arg(&places.program);
     command.stdout(Stdio::null()).stderr(log).current_dir("/");
     Ok(command)
 }

@@ -225,9 +225,16 @@ pub fn device_number(major: u32, minor: u32) -> u64 {
     rustix::fs::makedev(major, minor)
 }
 
-/// Major and minor number of a device number as `stat` gives it.
-pub fn device_numbers(device: u64) -> (u32, u32) {
-    (rustix::fs::major(device), rustix::fs::minor(device))
+/// Major and minor number of the device of a mount's file system. The file system itself is not asked, so this works before
+/// anybody serves it.
+///
+/// # Errors
+/// Those of `statx`.
+pub fn mount_device(mount: impl AsFd) -> io::Result<(u32, u32)> {
+    use rustix::fs::{AtFlags, StatxFlags};
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let answer = rustix::fs::statx(mount, "", flags, StatxFlags::empty())?;
+    Ok((answer.stx_dev_major, answer.stx_dev_minor))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {

@@ -12,3 +12,12 @@ use rustix::fs::MemfdFlags;
 pub fn memory_file(name: &str) -> io::Result<File> {
     Ok(File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?))
 }
+
+/// Says that the kernel must not write to file systems to find memory for this thread and those it starts
+/// (`PR_SET_IO_FLUSHER`, Linux 5.6): for a process that file systems wait for.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_RESOURCE, `EINVAL` on older kernels.
+pub fn act_as_io_flusher() -> io::Result<()> {
+    Ok(rustix::process::configure_io_flusher_behavior(true)?)
+}
