@@ -27,6 +27,9 @@ use crate::args::{Cli, Verb};
 use crate::error::{CliError, exit};
 
 fn main() -> ExitCode {
+    if runtime_shim::v2::is_called() {
+        return runtime_shim::v2::main(std::env::args().skip(1));
+    }
     let cli = Cli::parse();
     let outcome = match &cli.verb {
         Verb::Shim(args) => return verbs::daemon::shim(args),

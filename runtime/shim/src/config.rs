@@ -46,6 +46,9 @@ pub struct ShimConfig {
     pub run_options: RunOptions,
     /// Where the output of a container goes that nobody is attached to; nowhere when absent.
     pub log: Option<PathBuf>,
+    /// How the log is kept: as entries, turned over. Absent: the output as it is, in one file.
+    #[serde(default)]
+    pub log_settings: Option<runtime_logs::Settings>,
 }
 
 /// Why a shim's config cannot be written or read.

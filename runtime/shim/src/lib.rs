@@ -26,6 +26,7 @@ mod serve;
 mod spawn;
 pub mod stdio;
 mod task;
+pub mod v2;
 
 pub use client::{Client, ClientError};
 pub use config::{ConfigError, MountSpec, ShimConfig, exit_path, log_path, socket_path, spec_path};

@@ -78,7 +78,7 @@ pub(crate) fn prepare(config: &ShimConfig) -> Result<Prepared, Failure> {
 
 fn look_for_program(spec: &Spec, files: &MountedRoot) -> Result<(), Failure> {
     let Some(process) = spec.process() else { return Ok(()) };
-    let Some(word) = process.args().iter().flatten().next() else { return Ok(()) };
+    let Some(word) = spec::program_word(spec) else { return Ok(()) };
     let path =
         process.env().iter().flatten().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or("");
     let directory = process.cwd().to_string_lossy();

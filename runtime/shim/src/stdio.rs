@@ -43,20 +43,53 @@ impl Relays {
         }
     }
 
-    fn copy_out(&mut self, target: OwnedFd) -> io::Result<OwnedFd> {
-        let (mut reader, writer) = io::pipe()?;
+    /// A pipe for a process to write to, and a thread that passes on to `target` what it writes.
+    ///
+    /// # Errors
+    /// Those of making pipes and threads.
+    pub(crate) fn copy_out(&mut self, target: OwnedFd) -> io::Result<OwnedFd> {
+        let (reader, writer) = io::pipe()?;
+        // When the target fails, the pipe closes and the container learns of it by SIGPIPE, as it would directly.
+        self.copy_between(reader.into(), target)?;
+        Ok(writer.into())
+    }
+
+    /// Pipes for a process to write its output and errors to, and threads that keep both in a log.
+    ///
+    /// # Errors
+    /// Those of making pipes and threads.
+    pub(crate) fn keep(&mut self, writer: runtime_logs::Writer) -> io::Result<(OwnedFd, OwnedFd)> {
+        let (out, to_out) = io::pipe()?;
+        let (err, to_err) = io::pipe()?;
         let (sender, receiver) = mpsc::channel();
-        thread("copy-out", move || {
-            // When the target fails, the pipe closes and the container learns of it by SIGPIPE, as it would directly.
-            let _ = io::copy(&mut reader, &mut File::from(target));
+        thread("keep-log", move || {
+            runtime_logs::keep(Some(out), Some(err), writer);
             drop(sender);
         })?;
         self.outputs.push(receiver);
-        Ok(writer.into())
+        Ok((to_out.into(), to_err.into()))
+    }
+
+    /// A thread that passes on what comes from `source` until it ends, or `target` fails.
+    ///
+    /// # Errors
+    /// Those of starting a thread.
+    pub(crate) fn copy_between(&mut self, source: OwnedFd, target: OwnedFd) -> io::Result<()> {
+        let (sender, receiver) = mpsc::channel();
+        thread("copy-out", move || {
+            let _ = io::copy(&mut File::from(source), &mut File::from(target));
+            drop(sender);
+        })?;
+        self.outputs.push(receiver);
+        Ok(())
     }
 }
 
-fn copy_in(source: OwnedFd) -> io::Result<OwnedFd> {
+/// A pipe for a process to read from, and a thread that feeds it from `source`.
+///
+/// # Errors
+/// Those of making pipes and threads.
+pub(crate) fn copy_in(source: OwnedFd) -> io::Result<OwnedFd> {
     let (reader, mut writer) = io::pipe()?;
     thread("copy-in", move || {
         // It ends with the source, or when the container closes its input, or with this process.

@@ -89,12 +89,8 @@ pub(crate) fn start(
             command.stdout(Standard::null()).stderr(own_words(config).map_err(io_failed)?);
         }
         Connect::Log => {
-            let log = open_log(config).map_err(io_failed)?;
-            let (stdout, stderr) = match log {
-                Some(log) => (Standard::from(log.try_clone().map_err(io_failed)?), Standard::from(log)),
-                None => (Standard::null(), Standard::null()),
-            };
-            command.stdout(stdout).stderr(stderr);
+            let (stdout, stderr) = log_ends(config, &mut relays).map_err(io_failed)?;
+            command.stdin(Standard::null()).stdout(stdout).stderr(stderr);
         }
     }
     let path = runtime.path().to_path_buf();
@@ -106,6 +102,21 @@ pub(crate) fn start(
 /// A file for what the runtime prints when its standard error is not the container's.
 fn own_words(config: &ShimConfig) -> io::Result<File> {
     File::options().create(true).append(true).open(crate::config::log_path(&config.bundle))
+}
+
+/// Standard output and error of a container whose output is kept.
+fn log_ends(config: &ShimConfig, relays: &mut Relays) -> io::Result<(Standard, Standard)> {
+    match (&config.log, config.log_settings) {
+        (Some(path), Some(settings)) => {
+            let (stdout, stderr) = relays.keep(runtime_logs::Writer::open(path, settings)?)?;
+            Ok((stdout.into(), stderr.into()))
+        }
+        (Some(_), None) => match open_log(config)? {
+            Some(log) => Ok((log.try_clone()?.into(), log.into())),
+            None => Ok((Standard::null(), Standard::null())),
+        },
+        (None, _) => Ok((Standard::null(), Standard::null())),
+    }
 }
 
 /// The container's log, if it has one.

@@ -12,6 +12,7 @@ pub mod map;
 pub mod memory;
 pub mod mount;
 pub mod network;
+pub mod oom;
 mod place;
 pub mod process;
 pub mod prompt;

@@ -182,6 +182,22 @@ pub fn replace_stdout(fd: impl AsFd) -> io::Result<()> {
     Ok(rustix::stdio::dup2_stdout(fd)?)
 }
 
+/// Makes `fd` the standard input of this process.
+///
+/// # Errors
+/// Those of `dup3`.
+pub fn replace_stdin(fd: impl AsFd) -> io::Result<()> {
+    Ok(rustix::stdio::dup2_stdin(fd)?)
+}
+
+/// Makes `fd` the standard error of this process.
+///
+/// # Errors
+/// Those of `dup3`.
+pub fn replace_stderr(fd: impl AsFd) -> io::Result<()> {
+    Ok(rustix::stdio::dup2_stderr(fd)?)
+}
+
 /// One descriptor to watch in [`poll`].
 #[derive(Debug)]
 pub struct Watch<'fd> {

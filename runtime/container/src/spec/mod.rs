@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use storage_model::ImageConfig;
 
 pub use grants::Grants;
-pub use join::{Join, Joins};
+pub use join::{Join, Joins, program_word};
 pub use limits::{Limits, Ulimit};
 pub use oci_spec::runtime::Spec;
 pub use user::{Account, resolve as resolve_user};
