@@ -19,10 +19,15 @@
 //! Not here: the tree and its attributes (`lazy-index`), FUSE (`lazy-mount`), which images there are (`lazy-snapshotter`).
 #![forbid(unsafe_code)]
 
+mod cache;
 mod config;
+pub mod decode;
+pub mod describe;
+mod engine;
 mod error;
 mod fetcher;
 mod image;
+mod metrics;
 mod sources;
 mod spec;
 mod status;
@@ -31,9 +36,9 @@ pub use config::Config;
 pub use error::{FetchError, SourceError, WrongBytes};
 pub use fetcher::Fetcher;
 pub use image::Image;
-pub use sources::{Ask, BlobAt, RangeBody, Sources};
+pub use sources::{Ask, BlobAt, RangeBody, RegistrySources, Sources};
 pub use spec::{Access, Checkpoints, ImageSpec, NoCheckpoints, Origin, Wanted};
 pub use status::{
-    FaultNote, ImageStatus, RECENT_FAULTS_MAX, TRACE_EVENTS_MAX, TRACE_VERSION, Trace, TraceEvent, decode_path,
-    encode_path,
+    FaultNote, ImageStatus, RECENT_FAULTS_MAX, TRACE_EVENTS_MAX, TRACE_VERSION, Trace, TraceEvent,
+    decode_path, encode_path,
 };
