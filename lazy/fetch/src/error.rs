@@ -103,6 +103,12 @@ pub enum FetchError {
         /// Lists given.
         given: usize,
     },
+    /// The threads could not be started.
+    #[error("cannot start the threads that fetch: is the limit on processes reached?")]
+    Threads {
+        /// Why not.
+        source: Arc<io::Error>,
+    },
     /// The fetcher was closed while the read waited.
     #[error("the fetcher is closing")]
     Closed,

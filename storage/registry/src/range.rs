@@ -101,16 +101,6 @@ impl Client {
         }
         Err(error)
     }
-
-    /// Whether every place of `reference` is known to send whole blobs only.
-    ///
-    /// # Errors
-    /// As [`Client::places`].
-    pub fn sends_whole(&self, reference: &Reference) -> Result<bool, RegistryError> {
-        let core = self.shared();
-        let places = core.places(reference.registry(), &Target::at(reference, String::new()), false, None)?;
-        Ok(places.iter().all(|place| core.is_whole(place)))
-    }
 }
 
 impl Core {

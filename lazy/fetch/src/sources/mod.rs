@@ -4,8 +4,10 @@
 //! source are believed by nobody: the engine verifies them.
 //!
 //! Here: the trait, whole blobs on this machine, and the bridge to the distribution client, the
-//! only place of this crate that knows about tokio).
+//! only place of this crate that knows about tokio.
 
+mod local;
+mod registry;
 
 use std::ops::Range;
 use std::time::Instant;
@@ -16,6 +18,7 @@ use storage_model::Digest;
 use crate::error::SourceError;
 use crate::spec::Origin;
 
+pub use registry::RegistrySources;
 
 /// A blob and who may have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,12 +56,6 @@ pub trait Sources: Send + Sync {
     /// # Errors
     /// [`SourceError`] of the last place asked. Nothing is left behind.
     fn range(&self, ask: &Ask<'_>) -> Result<Box<dyn RangeBody>, SourceError>;
-
-    /// Whether the places of this blob are known to send nothing but the whole of it. Costs nothing.
-    fn sends_whole(&self, blob: &BlobAt) -> bool {
-        let _ = blob;
-        false
-    }
 }
 
 /// Bytes on their way.
