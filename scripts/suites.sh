@@ -58,3 +58,4 @@ for snapshotter; do
   suite "snapshotter $snapshotter" '^TestSnapshotter$' 20 "$snapshotter"
 done
 suite "content" '^TestContent$' 12
+suite "content of several namespaces" '^TestContentShared$' 2

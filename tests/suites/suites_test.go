@@ -70,6 +70,11 @@ func TestContent(t *testing.T) {
 	contents.ContentSuite(t, "content", contentStore)
 }
 
+// What one namespace has, others may take over: containerd's default policy.
+func TestContentShared(t *testing.T) {
+	contents.ContentCrossNSSharedSuite(t, "content", contentStore)
+}
+
 func contentStore(ctx context.Context, _ string) (context.Context, content.Store, func() error, error) {
 	client, err := containerd.New(os.Getenv("SOCKET"))
 	if err != nil {

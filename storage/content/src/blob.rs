@@ -192,6 +192,27 @@ impl Space {
         }
     }
 
+    /// Size and bytes of a blob that other namespaces have and this one does not: [`Space::ingest`] with its digest would
+    /// take it over. None if this one has it, or nobody.
+    ///
+    /// # Errors
+    /// [`StoreError::Metadata`] if the records cannot be read; [`StoreError::Io`] if the file cannot be opened.
+    pub fn blob_elsewhere(&self, digest: &Digest) -> Result<Option<(u64, File)>, StoreError> {
+        let metadata = &self.store.0.metadata;
+        if metadata.contains(Table::Blobs, &key::blob(&self.namespace, digest))? {
+            return Ok(None);
+        }
+        let Some(content) = metadata.get::<ContentRecord>(digest.as_bytes())? else { return Ok(None) };
+        let path = self.store.blob_path(digest);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("open", &path, error)),
+        };
+        let is_whole = file.metadata().doing("inspect", &path)?.len() == content.size;
+        Ok(is_whole.then_some((content.size, file)))
+    }
+
     /// Changes the labels of a blob in this namespace.
     ///
     /// # Errors
