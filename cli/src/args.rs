@@ -5,15 +5,19 @@
 //!
 //! Not here: what the verbs do (`verbs`, `run`).
 
+mod amounts;
 mod containers;
 mod content;
 mod format;
 mod images;
 mod keep;
+mod limits;
 mod list;
+mod network;
 mod observe;
 mod process;
 mod registry;
+mod security;
 mod snapshots;
 mod value;
 
@@ -21,6 +25,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use storage_model::Namespace;
+
+use crate::verbs::lazy_processes::LazyProcessArgs;
 
 pub(crate) use containers::{ContainerRemoveArgs, ContainersVerb, KillArgs, TasksVerb};
 pub(crate) use content::{
@@ -36,11 +42,11 @@ pub(crate) use keep::{CheckArgs, GcArgs, LeasesVerb, NamespacesVerb, ResourceNam
 pub(crate) use list::{FilteredArgs, ListArgs};
 pub(crate) use observe::{EventsArgs, PluginListArgs, PluginsVerb, ServeArgs};
 pub(crate) use process::{PullPolicy, RunArgs};
+pub(crate) use limits::CgroupArgs;
 pub(crate) use registry::{LoginArgs, PlatformsArgs, RegistryArgs};
+pub(crate) use security::SecurityArgs;
 pub(crate) use snapshots::{DiffArgs, PrepareArgs, SnapshotsArgs, SnapshotsVerb, UnpackArgs, UsageArgs};
-#[cfg(test)]
-pub(crate) use value::Pair;
-pub(crate) use value::{Bind, Label};
+pub(crate) use value::{Bind, Label, Pair};
 
 /// Where the engine keeps everything, unless told otherwise.
 pub(crate) const DEFAULT_ROOT: &str = "/var/lib/windlass";
@@ -235,6 +241,12 @@ pub(crate) enum Verb {
     /// Monitor one container (started by the engine)
     #[command(hide = true)]
     Shim(ShimArgs),
+    /// Hold the descriptors of lazy mounts (started by the engine)
+    #[command(hide = true)]
+    LazyKeeper(LazyProcessArgs),
+    /// Serve lazy mounts (started by their keeper)
+    #[command(hide = true)]
+    LazyServer(LazyProcessArgs),
     /// Write a completion script for a shell to standard output
     #[command(after_help = "Example:\n  windlass completion bash > /etc/bash_completion.d/windlass")]
     Completion(CompletionArgs),

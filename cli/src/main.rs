@@ -33,6 +33,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.verb {
         Verb::Shim(args) => return verbs::daemon::shim(args),
+        Verb::LazyKeeper(args) => return verbs::lazy_processes::keeper(&cli.global, args),
+        Verb::LazyServer(args) => return verbs::lazy_processes::server(&cli.global, args),
         Verb::Daemon(args) => verbs::daemon::daemon(&cli.global, args).map(|()| exit::OK),
         Verb::Completion(args) => verbs::daemon::completion(args).map(|()| exit::OK),
         _ => client(&cli),
@@ -79,7 +81,7 @@ async fn act(cli: &Cli) -> Result<u8, CliError> {
         Verb::Version(args) => verbs::status::version(global, args).await,
         Verb::Info => verbs::status::info(global).await,
         // Answered in `main`, without an event loop.
-        Verb::Daemon(_) | Verb::Shim(_) | Verb::Completion(_) => Ok(()),
+        Verb::Daemon(_) | Verb::Shim(_) | Verb::LazyKeeper(_) | Verb::LazyServer(_) | Verb::Completion(_) => Ok(()),
     }?;
     Ok(exit::OK)
 }

@@ -7,6 +7,7 @@
 mod attach;
 mod environment;
 mod request;
+mod security;
 mod signals;
 mod terminal;
 

@@ -1,12 +1,16 @@
 //! The command line of `run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use storage_model::{Identifier, Platform};
 
+use super::amounts::{restart, seconds, signal_name};
+use super::limits::LimitArgs;
+use super::network::NetworkArgs;
 use super::registry::{RegistryArgs, SnapshotterArgs};
-use super::value::{Bind, Pair, absolute, bind, mount};
+use super::security::SecurityArgs;
+use super::value::{Bind, Pair, absolute, bind, mount, tmpfs};
 
 pub(super) const RUN_USAGE: &str = "windlass run [OPTIONS] IMAGE [COMMAND [ARG]...]";
 
@@ -14,9 +18,12 @@ pub(super) const RUN_EXAMPLES: &str = "\
 Examples:
   windlass run --rm alpine echo hello
   windlass run --rm -t debian bash
-  windlass run -d --name web -v /srv/www:/www:ro --net-host httpd
+  windlass run -d --name web -p 8080:80 -v /srv/www:/www:ro --restart always httpd
   echo 'print(6 * 7)' | windlass run --rm python python3 -
   windlass run --rm --mount type=tmpfs,dst=/scratch,options=size=64m alpine df /scratch
+
+Networks (--net): none, the default, has loopback only; bridge reaches out, and -p publishes ports on it; host is
+this machine's; container:ID is another container's; other names are CNI networks of /etc/cni/net.d.
 
 Everything after IMAGE is the command. It replaces the image's CMD and follows its ENTRYPOINT.
 Standard input, output and error are the container's. Without -t, Ctrl-C sends SIGINT to the process.";
@@ -42,6 +49,15 @@ pub(crate) struct RunArgs {
     /// Name of the container [default: one is made up]
     #[arg(long, value_name = "ID")]
     pub(crate) name: Option<Identifier>,
+    /// Directory that is the root instead of an image; the first word is then the command
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) rootfs: Option<PathBuf>,
+    /// Start it again when it ends: no, always, unless-stopped, on-failure[:COUNT]
+    #[arg(long, value_name = "WHEN", value_parser = restart)]
+    pub(crate) restart: Option<String>,
+    /// Run a small first process that reaps what is left behind and passes signals on
+    #[arg(long)]
+    pub(crate) init: bool,
     /// Environment variable; NAME alone takes the value it has here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
@@ -54,15 +70,15 @@ pub(crate) struct RunArgs {
     /// User and group, by name or number
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
-    /// Use the network of this machine
-    #[arg(long)]
-    pub(crate) net_host: bool,
     /// Mount, as type=bind,src=/a,dst=/b,options=rbind:ro
     #[arg(long, value_name = "KEY=VALUE,...", value_parser = mount)]
     pub(crate) mount: Vec<Bind>,
     /// Bind mount
     #[arg(short, long, value_name = "SRC:DST[:ro]", value_parser = bind)]
     pub(crate) volume: Vec<Bind>,
+    /// Empty directory in memory
+    #[arg(long, value_name = "DST[:OPTION,...]", value_parser = tmpfs)]
+    pub(crate) tmpfs: Vec<Bind>,
     /// Name or path of the OCI runtime [default: the first that works]
     #[arg(long, value_name = "RUNTIME")]
     pub(crate) runtime: Option<String>,
@@ -72,15 +88,39 @@ pub(crate) struct RunArgs {
     /// Host name in the container
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
+    /// Domain name in the container
+    #[arg(long, value_name = "NAME")]
+    pub(crate) domainname: Option<String>,
     /// Mount the root read-only
     #[arg(long)]
     pub(crate) read_only: bool,
-    /// All capabilities, all devices, no seccomp filter
-    #[arg(long)]
-    pub(crate) privileged: bool,
     /// Label of the container
     #[arg(short, long, value_name = "LABEL[=VALUE]")]
     pub(crate) label: Vec<Pair>,
+    /// File of labels, one a line; # starts a comment line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) label_file: Vec<PathBuf>,
+    /// Annotation of the runtime spec
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) annotation: Vec<Pair>,
+    /// Signal that `stop` sends first [default: the image's, or SIGTERM]
+    #[arg(long, value_name = "SIGNAL", value_parser = signal_name)]
+    pub(crate) stop_signal: Option<String>,
+    /// Seconds that `stop` waits after it [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) stop_timeout: Option<u32>,
+    /// Where output goes that nobody is attached to: json-file, none, or a URI (file:///PATH, binary:///PROGRAM)
+    #[arg(long, value_name = "DRIVER", visible_alias = "log-uri")]
+    pub(crate) log_driver: Option<String>,
+    /// Option of it: max-size=10m, max-file=3
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) log_opt: Vec<Pair>,
+    /// Write the process id of the container here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Write the id of the container here; the file must not exist
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cidfile: Option<PathBuf>,
     /// When to ask the registry: always, missing, or never
     #[arg(long, value_enum, value_name = "WHEN", default_value_t, hide_possible_values = true)]
     pub(crate) pull: PullPolicy,
@@ -93,6 +133,15 @@ pub(crate) struct RunArgs {
     /// Platform to take from a multi-platform image [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<Platform>,
+    /// What it may use.
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// What it may do.
+    #[command(flatten)]
+    pub(crate) security: SecurityArgs,
+    /// Whom it reaches.
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
     /// Who unpacks.
     #[command(flatten)]
     pub(crate) snapshotter: SnapshotterArgs,
@@ -102,14 +151,26 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
-    /// The image as it was typed.
+    /// The image as it was typed; empty when a directory is the root.
     pub(crate) fn image(&self) -> &str {
-        self.words.first().map_or("", String::as_str)
+        match self.root() {
+            Some(_) => "",
+            None => self.words.first().map_or("", String::as_str),
+        }
+    }
+
+    /// The directory that is the root: that of `--rootfs DIR`, or as `ctr` has it, `--rootfs` and the first word.
+    pub(crate) fn root(&self) -> Option<&Path> {
+        match self.rootfs.as_deref() {
+            Some(path) if path.as_os_str().is_empty() => self.words.first().map(Path::new),
+            other => other,
+        }
     }
 
     /// The command and its arguments.
     pub(crate) fn command(&self) -> &[String] {
-        self.words.get(1..).unwrap_or_default()
+        let given_apart = self.rootfs.as_ref().is_some_and(|path| !path.as_os_str().is_empty());
+        self.words.get(usize::from(!given_apart)..).unwrap_or_default()
     }
 }
 

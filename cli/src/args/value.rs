@@ -202,6 +202,19 @@ pub(super) fn mount(text: &str) -> Result<Bind, String> {
     Ok(Bind { kind, source, destination, options })
 }
 
+/// `--tmpfs DST[:OPTION,...]`.
+pub(super) fn tmpfs(text: &str) -> Result<Bind, String> {
+    let (destination, options) = text.split_once(':').unwrap_or((text, ""));
+    let mut all: Vec<String> = ["noexec", "nosuid", "nodev"].map(str::to_owned).to_vec();
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        // `exec` takes `noexec` away.
+        all.retain(|other| *other != format!("no{option}"));
+        all.push(option.to_owned());
+    }
+    let destination = absolute(destination)?;
+    Ok(Bind { kind: "tmpfs".to_owned(), source: "tmpfs".to_owned(), destination, options: all })
+}
+
 /// An absolute path in the container.
 pub(super) fn absolute(text: &str) -> Result<String, String> {
     if Path::new(text).is_absolute() {

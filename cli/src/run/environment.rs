@@ -30,6 +30,18 @@ pub(super) fn collect(
     Ok(all)
 }
 
+/// Labels of a file, one `NAME[=VALUE]` a line.
+///
+/// # Errors
+/// [`CliError::File`], [`CliError::EnvironmentLine`].
+pub(super) fn labels(path: &Path) -> Result<Vec<(String, String)>, CliError> {
+    let failed = |source| CliError::File { what: "read", path: path.to_owned(), source };
+    let text = fs::read_to_string(path).map_err(failed)?;
+    // A name alone is a label without a value.
+    let lines = parse(path, &text, &|_| Some(String::new()))?;
+    Ok(lines.iter().filter_map(|line| line.split_once('=')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect())
+}
+
 fn parse(path: &Path, text: &str, here: &impl Fn(&str) -> Option<String>) -> Result<Vec<String>, CliError> {
     let mut all = Vec::new();
     for (at, line) in text.lines().enumerate() {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use runtime_api::windlass::v1::{Mount, RunRequest};
 
-use super::environment;
-use crate::args::{Bind, RunArgs};
+use super::{environment, security};
+use crate::args::{Bind, Pair, RunArgs};
 use crate::error::CliError;
 
 /// The request, but for the image's full name.
@@ -14,9 +14,13 @@ use crate::error::CliError;
 /// # Errors
 /// [`CliError`] for an environment, an entrypoint or a path to mount that cannot be used.
 pub(super) fn build(args: &RunArgs) -> Result<RunRequest, CliError> {
-    let labels: HashMap<String, String> =
-        args.label.iter().map(|label| (label.name.clone(), label.value.clone())).collect();
-    let mounts = args.mount.iter().chain(&args.volume).map(mount).collect::<Result<_, _>>()?;
+    let mut labels = HashMap::new();
+    for path in &args.label_file {
+        labels.extend(environment::labels(path)?);
+    }
+    labels.extend(pairs(&args.label));
+    let mounts = args.mount.iter().chain(&args.volume).chain(&args.tmpfs);
+    let mounts = mounts.map(mount).collect::<Result<_, _>>()?;
     let entrypoint = args.entrypoint.as_deref().map(entrypoint).transpose()?;
     Ok(RunRequest {
         image: args.image().to_owned(),
@@ -26,7 +30,6 @@ pub(super) fn build(args: &RunArgs) -> Result<RunRequest, CliError> {
         cwd: args.cwd.clone().unwrap_or_default(),
         user: args.user.clone().unwrap_or_default(),
         terminal: args.tty,
-        net_host: args.net_host,
         mounts,
         runtime: runtime(args.runtime.as_deref()),
         snapshotter: args.snapshotter.name(),
@@ -34,12 +37,66 @@ pub(super) fn build(args: &RunArgs) -> Result<RunRequest, CliError> {
         hostname: args.hostname.clone().unwrap_or_default(),
         read_only: args.read_only,
         labels,
-        privileged: args.privileged,
+        privileged: args.security.privileged,
         entrypoint_set: entrypoint.is_some(),
         entrypoint: entrypoint.unwrap_or_default(),
         detach: args.detach,
+        restart: args.restart.clone().unwrap_or_default(),
+        rootfs: args.root().map(root).transpose()?.unwrap_or_default(),
+        init: args.init,
+        annotations: pairs(&args.annotation),
+        stop_signal: args.stop_signal.clone().unwrap_or_default(),
+        stop_timeout_seconds: args.stop_timeout.unwrap_or(0),
+        log_driver: args.log_driver.clone().unwrap_or_default(),
+        log_options: pairs(&args.log_opt),
+        domainname: args.domainname.clone().unwrap_or_default(),
+        pid_file: args.pid_file.as_deref().map(whole_path).unwrap_or_default(),
+        ..bounds(args)?
+    })
+}
+
+/// The part of the request that says what the container may use, do and reach.
+fn bounds(args: &RunArgs) -> Result<RunRequest, CliError> {
+    let RunArgs { limits, security, network, .. } = args;
+    Ok(RunRequest {
+        network: Some(network.options()),
+        resources: limits.cgroup.resources(),
+        ulimits: limits.ulimit.clone(),
+        oom_score_adj: limits.oom_score_adj.unwrap_or(0),
+        oom_score_adj_set: limits.oom_score_adj.is_some(),
+        shm_bytes: limits.shm_size.unwrap_or(0),
+        cgroup_parent: limits.cgroup_parent.clone().unwrap_or_default(),
+        cap_add: security.cap_add.clone(),
+        cap_drop: security.cap_drop.clone(),
+        devices: security.device.clone(),
+        security_opts: security::options(security)?,
+        sysctls: pairs(&security.sysctl),
+        groups: security.group_add.clone(),
+        pid_mode: security.pid.clone().unwrap_or_default(),
+        ipc_mode: security.ipc.clone().unwrap_or_default(),
+        uts_mode: security.uts.clone().unwrap_or_default(),
+        cgroupns_mode: security.cgroupns.clone().unwrap_or_default(),
         ..RunRequest::default()
     })
+}
+
+fn pairs(pairs: &[Pair]) -> HashMap<String, String> {
+    pairs.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect()
+}
+
+/// An absolute path: the engine has another working directory.
+fn whole_path(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
+}
+
+/// A directory that is the root of a container, as an absolute path that exists.
+fn root(path: &Path) -> Result<String, CliError> {
+    let failed = |source| CliError::File { what: "use as root", path: path.to_owned(), source };
+    let whole = path.canonicalize().map_err(failed)?;
+    if !whole.is_dir() {
+        return Err(failed(std::io::ErrorKind::NotADirectory.into()));
+    }
+    Ok(whole.to_string_lossy().into_owned())
 }
 
 /// `TERM` for a process with a terminal: what the user's own terminal is.
@@ -133,7 +190,7 @@ mod tests {
         assert_eq!(request.env, ["A=1"]);
         assert_eq!((request.cwd.as_str(), request.user.as_str()), ("/w", "1:2"));
         assert!(
-            request.remove && request.net_host && request.read_only && !request.terminal && !request.detach
+            request.remove && request.network.as_ref().unwrap().mode == "host" && request.read_only && !request.terminal && !request.detach
         );
         assert_eq!(request.labels["k"], "v");
         assert_eq!(request.entrypoint, ["sh"]);

@@ -6,6 +6,7 @@
 mod check;
 mod container;
 mod pull;
+mod run;
 mod store;
 mod stream;
 mod transfer;
@@ -14,6 +15,7 @@ use runtime_api::windlass::v1 as wire;
 use runtime_engine::{Engine, EngineError, MountRequest};
 use tonic::{Request, Response, Status, Streaming};
 
+pub(crate) use self::pull::registry_in;
 use self::stream::{Messages, told};
 use crate::call::{blocking, namespace};
 use crate::status::status;
@@ -82,9 +84,10 @@ impl wire::engine_server::Engine for EngineService {
 
     async fn run(&self, request: Request<wire::RunRequest>) -> Result<Response<wire::RunResponse>, Status> {
         let namespace = namespace(request.metadata())?;
-        let request = container::run_in(request.into_inner())?;
+        let mut request = run::run_in(request.into_inner())?;
         let engine = self.engine.clone();
-        engine.ensure_unpacked(&namespace, &request.image, "", &request.snapshotter).await.map_err(status)?;
+        let unpacked = engine.ensure_unpacked(&namespace, &request.image, "", &request.snapshotter).await;
+        request.snapshotter = unpacked.map_err(status)?.snapshotter.to_owned();
         let started = blocking(move || engine.run(&namespace, request)).await?;
         Ok(Response::new(wire::RunResponse {
             id: started.id.to_string(),

@@ -7,6 +7,7 @@
 //! Not here: how a process is started (`runtime-shim`), what it may do (`runtime-container`).
 
 mod making;
+mod network;
 mod watch;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use storage_content::{ContainerRecord, ErrorKind};
 use storage_model::{Identifier, Labels, Namespace};
 
 use making::Making;
+pub use network::NetworkWish;
 pub(crate) use watch::Watches;
 
 use crate::{Engine, EngineError};
@@ -42,6 +44,29 @@ pub struct RunRequest {
     pub detach: bool,
     /// Labels of the container.
     pub labels: Labels,
+    /// Its network, and namespaces of others that it joins.
+    pub network: NetworkWish,
+    /// Directory that is the root instead of an image's snapshot.
+    pub rootfs: Option<PathBuf>,
+    /// A first process of ours runs the container's.
+    pub init: bool,
+    /// When it is started again by itself: `no`, `always`, `unless-stopped`, `on-failure[:COUNT]`; empty is `no`.
+    pub restart: String,
+    /// Signal that asks it to end; empty is the image's.
+    pub stop_signal: String,
+    /// How long that is waited for, in seconds; 0 is the usual time.
+    pub stop_timeout_seconds: u32,
+    /// Where output goes that nobody is attached to.
+    pub log: LogWish,
+}
+
+/// Where the output of a container goes that nobody is attached to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogWish {
+    /// `json-file` (the default), `none`, or a URI of containerd's.
+    pub driver: String,
+    /// Options of the driver.
+    pub options: std::collections::BTreeMap<String, String>,
 }
 
 /// A container whose shim is ready.
@@ -97,10 +122,13 @@ impl Engine {
     /// # Errors
     /// [`EngineError`], after which nothing of it is left: no record, no snapshot, no shim, no directory.
     pub fn run(&self, namespace: &Namespace, request: RunRequest) -> Result<Started, EngineError> {
-        let image = self.image(namespace, &request.image)?;
+        let image = match &request.rootfs {
+            Some(_) => None,
+            None => Some(self.image(namespace, &request.image)?),
+        };
         let runtime = OciRuntime::find(Some(request.runtime.as_str()).filter(|name| !name.is_empty()))?;
         let id = self.new_id(namespace, &request.id)?;
-        let started = Making::new(self, namespace, &id).make(&image, &runtime, &request)?;
+        let started = Making::new(self, namespace, &id).make(image.as_ref(), &runtime, &request)?;
         self.watch(namespace, &id);
         Ok(started)
     }
@@ -220,6 +248,8 @@ impl Engine {
     }
 
     fn take_away(&self, namespace: &Namespace, record: &ContainerRecord) -> Result<(), EngineError> {
+        // Its process has ended. Before the lock: plug-ins are slow, and containers end together.
+        self.detach_network(namespace, record.id.as_str());
         // The client that asked and the watch that saw the end may both be here: one does it, the other finds it done.
         let _one = self.watches().removing();
         let space = self.space(namespace);
@@ -235,8 +265,11 @@ impl Engine {
             Err(_) => {}
         }
         ignore_missing(space.delete_container(&record.id).map_err(EngineError::from))?;
-        let snapshotter = self.snapshotter(&record.snapshotter, space)?;
-        ignore_missing(snapshotter.remove(&record.snapshot_key).map_err(EngineError::from))?;
+        // One whose root is a directory of the user has none.
+        if !record.snapshot_key.is_empty() {
+            let snapshotter = self.snapshotter(&record.snapshotter, space)?;
+            ignore_missing(snapshotter.remove(&record.snapshot_key).map_err(EngineError::from))?;
+        }
         match std::fs::remove_dir_all(&bundle) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 Err(EngineError::io("remove the directory", &bundle, source))

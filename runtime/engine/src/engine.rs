@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use snapshotters_contract::Snapshotter;
+use runtime_network::{Network, Place};
 use storage_content::{Space, Store};
 use storage_model::Namespace;
 
@@ -13,6 +14,7 @@ use crate::EngineError;
 use crate::collect::{Budget, Collector};
 use crate::container::Watches;
 use crate::layers::Claims;
+use crate::lazy::{Completions, Paces};
 use crate::snapshotters::Snapshotters;
 use crate::task::{Host, Manager};
 
@@ -46,8 +48,11 @@ struct Inner {
     store: Store,
     snapshotters: Snapshotters,
     claims: Claims,
+    paces: Paces,
+    completions: Completions,
     watches: Watches,
     tasks: Manager,
+    networks: Network,
     recovery: Duration,
 }
 
@@ -80,24 +85,30 @@ impl Engine {
         }
         let store = Store::open(&config.root)?;
         crate::work::discard_unfinished(&store)?;
-        let snapshotters = Snapshotters::open(&store)?;
+        let snapshotters = Snapshotters::open(&store, &config)?;
         let collector = Collector::start(store.clone(), snapshotters.clone(), config.budget)
             .map_err(|source| EngineError::io("start the thread that collects for", &config.root, source))?;
         let host = Host { exe: config.exe.clone(), address: config.address.clone() };
         let tasks = Manager::new(&config.state, host);
+        let networks = Network::new(Place::of(&config.state));
+        let paces = Paces::open(&config.root);
         let inner = Inner {
             config,
             collector,
             store,
             snapshotters,
             claims: Claims::default(),
+            paces,
+            completions: Completions::default(),
             watches: Watches::default(),
             tasks,
+            networks,
             recovery: Duration::ZERO,
         };
         let mut engine = Self { inner: Arc::new(inner) };
         engine.tasks().recover();
         engine.recover_containers()?;
+        engine.sweep_networks();
         if let Some(inner) = Arc::get_mut(&mut engine.inner) {
             inner.recovery = begun.elapsed();
         }
@@ -147,12 +158,29 @@ impl Engine {
         self.inner.store.space(namespace)
     }
 
+    /// The snapshotter of images that are not unpacked, whole.
+    pub(crate) fn lazy(&self) -> &lazy_snapshotter::Lazy {
+        self.inner.snapshotters.lazy()
+    }
+
+    pub(crate) fn paces(&self) -> &Paces {
+        &self.inner.paces
+    }
+
+    pub(crate) fn completions(&self) -> &Completions {
+        &self.inner.completions
+    }
+
     pub(crate) fn claims(&self) -> &Claims {
         &self.inner.claims
     }
 
     pub(crate) fn watches(&self) -> &Watches {
         &self.inner.watches
+    }
+
+    pub(crate) fn networks(&self) -> &Network {
+        &self.inner.networks
     }
 
     pub(crate) fn tasks(&self) -> &Manager {

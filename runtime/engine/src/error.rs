@@ -246,6 +246,29 @@ pub enum EngineError {
     /// A task does not do what was asked.
     #[error(transparent)]
     Task(#[from] crate::TaskError),
+    /// The network could not be given.
+    #[error(transparent)]
+    Network(#[from] runtime_network::NetworkError),
+    /// Not a way to choose a namespace.
+    #[error("{given:?} is no {kind} namespace: private, host, or container:ID")]
+    NamespaceMode {
+        /// `pid`, `ipc`, ...
+        kind: String,
+        /// What was given.
+        given: String,
+    },
+    /// Options of a log that make no sense.
+    #[error(transparent)]
+    Log(#[from] runtime_logs::SettingsError),
+    /// No way to keep output is called so.
+    #[error("{0:?} is no log driver: json-file, none, or a URI such as file:///PATH or binary:///PROGRAM")]
+    LogDriver(String),
+    /// A root that is not there.
+    #[error("{path} is not a directory that could be a container's root")]
+    RootDirectory {
+        /// What was given.
+        path: PathBuf,
+    },
     /// The shim failed.
     #[error("the shim of container {id} failed")]
     Shim {
@@ -334,6 +357,12 @@ impl EngineError {
             Self::Lazy(error) => error.kind(),
             Self::Image(error) => error.kind(),
             Self::Task(error) => error.kind(),
+            Self::Network(error) if error.is_bad_request() => ErrorKind::InvalidArgument,
+            Self::Network(_) => ErrorKind::FailedPrecondition,
+            Self::NamespaceMode { .. }
+            | Self::Log(_)
+            | Self::LogDriver(_)
+            | Self::RootDirectory { .. } => ErrorKind::InvalidArgument,
             Self::Archive(error) => error.kind(),
             Self::UnknownCompression(_) => ErrorKind::InvalidArgument,
             Self::Recompress { source, .. } if is_disk_full(source) => ErrorKind::ResourceExhausted,

@@ -122,10 +122,8 @@ impl Reader {
                         return Ok(entry);
                     }
                 }
-                None => match self.next_file()? {
-                    Some(next) => self.current = Some(next),
-                    None => return Ok(None),
-                },
+                None if self.turn()? => {}
+                None => return Ok(None),
             }
         }
     }
@@ -155,34 +153,30 @@ impl Reader {
         Ok(None)
     }
 
-    /// The file after the one that has been read to its end; `None` when that is the newest.
-    fn next_file(&mut self) -> io::Result<Option<Current>> {
-        let Some(current) = &mut self.current else { return Ok(None) };
+    /// Goes to the file after the one that has been read to its end; false when that is the newest.
+    fn turn(&mut self) -> io::Result<bool> {
+        let Some(current) = &self.current else { return Ok(false) };
         let identity = current.identity;
         let files = self.files();
         let at = files.iter().position(|path| {
             fs::metadata(path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == identity)
         });
-        let next = match at {
-            Some(0) => return Ok(None),
+        if at == Some(0) {
+            return Ok(false);
+        }
+        // Lines written between our reading of its end and its turning are there by now, and come first.
+        if let Some(current) = &mut self.current
+            && let Some(line) = current.line()?
+        {
+            let back = i64::try_from(line.len()).unwrap_or(0);
+            current.file.seek(SeekFrom::Current(-back))?;
+            return Ok(true);
+        }
+        self.current = match at {
             Some(at) => Current::open(&files[at - 1])?,
             None => self.oldest()?,
         };
-        // Lines written between our reading of its end and its turning are there by now, and come first.
-        if let Some(current) = &mut self.current
-            && current.file.fill_buf().is_ok_and(|rest| !rest.is_empty())
-            && let Some(line) = current.line()?
-        {
-            let length = i64::try_from(line.len()).unwrap_or(0);
-            current.file.seek(SeekFrom::Current(-length))?;
-            return self.same_again();
-        }
-        Ok(next)
-    }
-
-    /// The current file, to be read on.
-    fn same_again(&mut self) -> io::Result<Option<Current>> {
-        Ok(self.current.take())
+        Ok(self.current.is_some())
     }
 }
 

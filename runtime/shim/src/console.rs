@@ -10,6 +10,8 @@ use storage_sys::process::{Watch, poll};
 use storage_sys::socket::Listener;
 use storage_sys::terminal::{self, Size};
 
+use crate::task::Log;
+
 /// Name of the socket in the bundle to which the runtime sends the master.
 pub(crate) const CONSOLE_NAME: &str = "console.sock";
 
@@ -69,7 +71,7 @@ impl Console {
     }
 
     /// Reads once what is there and appends it to `log`.
-    pub(crate) fn drain(&mut self, log: Option<&mut File>) {
+    pub(crate) fn drain(&mut self, log: Option<&mut Log>) {
         let Some(master) = &mut self.master else { return };
         let mut chunk = vec![0; CHUNK_BYTES];
         match master.read(&mut chunk) {
@@ -86,14 +88,17 @@ impl Console {
     }
 
     /// Reads all that is left after the process has ended.
-    pub(crate) fn drain_rest(&mut self, mut log: Option<&mut File>) {
-        loop {
-            let Some(fd) = self.readable() else { return };
+    pub(crate) fn drain_rest(&mut self, mut log: Option<&mut Log>) {
+        while let Some(fd) = self.readable() {
             let mut watches = [Watch::readable(fd)];
             if !matches!(poll(&mut watches, Some(Duration::ZERO)), Ok(1)) {
-                return;
+                break;
             }
             self.drain(log.as_deref_mut());
+        }
+        if let Some(log) = log {
+            // As above.
+            let _ = log.flush();
         }
     }
 }

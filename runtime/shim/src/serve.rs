@@ -23,7 +23,7 @@ use crate::exit::{ExitStatus, write_exit};
 use crate::prepare::{Prepared, prepare};
 use crate::protocol::{Failure, FailureKind, Request, Response};
 use crate::spawn::READY;
-use crate::task::{Running, Starting, open_log};
+use crate::task::{Log, Running, Starting, open_log};
 
 /// Longest time between creation and start. Who made the shim starts it at once, or has died.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -86,7 +86,7 @@ struct Shim {
     ended: Option<ExitStatus>,
     /// At its end when the OCI runtime has forgotten the container.
     cleaning: Option<io::PipeReader>,
-    log: Option<File>,
+    log: Option<Log>,
     start_deadline: Instant,
 }
 

@@ -1,8 +1,9 @@
 //! The container's process, from the call of the OCI runtime to its end.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::process::{Child, Stdio as Standard};
 use std::time::Duration;
 
@@ -111,17 +112,51 @@ fn log_ends(config: &ShimConfig, relays: &mut Relays) -> io::Result<(Standard, S
             let (stdout, stderr) = relays.keep(runtime_logs::Writer::open(path, settings)?)?;
             Ok((stdout.into(), stderr.into()))
         }
-        (Some(_), None) => match open_log(config)? {
-            Some(log) => Ok((log.try_clone()?.into(), log.into())),
-            None => Ok((Standard::null(), Standard::null())),
-        },
+        (Some(path), None) => {
+            let log = open_plain(path)?;
+            Ok((log.try_clone()?.into(), log.into()))
+        }
         (None, _) => Ok((Standard::null(), Standard::null())),
     }
 }
 
+/// Where a terminal's output goes that nobody looks at.
+#[derive(Debug)]
+pub(crate) enum Log {
+    /// As it is, into one file.
+    Plain(File),
+    /// As entries, turned over.
+    Kept(runtime_logs::Writer),
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(file) => file.write(bytes),
+            Self::Kept(writer) => writer.write(runtime_logs::Stream::Stdout, bytes).map(|()| bytes.len()),
+        }
+    }
+
+    /// Nothing more comes: the last line may lack its end.
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(file) => file.flush(),
+            Self::Kept(writer) => writer.end(runtime_logs::Stream::Stdout),
+        }
+    }
+}
+
 /// The container's log, if it has one.
-pub(crate) fn open_log(config: &ShimConfig) -> io::Result<Option<File>> {
-    config.log.as_ref().map(|path| File::options().create(true).append(true).open(path)).transpose()
+pub(crate) fn open_log(config: &ShimConfig) -> io::Result<Option<Log>> {
+    let Some(path) = &config.log else { return Ok(None) };
+    Ok(Some(match config.log_settings {
+        Some(settings) => Log::Kept(runtime_logs::Writer::open(path, settings)?),
+        None => Log::Plain(open_plain(path)?),
+    }))
+}
+
+fn open_plain(path: &Path) -> io::Result<File> {
+    File::options().create(true).append(true).open(path)
 }
 
 impl Starting {

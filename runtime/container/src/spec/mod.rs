@@ -209,6 +209,10 @@ pub fn build(image: &ImageConfig, options: &RunOptions, files: &dyn FileLookup) 
     if !options.annotations.is_empty() {
         spec.set_annotations(Some(options.annotations.clone().into_iter().collect()));
     }
+    if let (Some(parent), Some(linux)) = (&options.cgroup_parent, spec.linux_mut()) {
+        // The runtime's own word for it; the name is added by [`place`].
+        linux.set_cgroups_path(Some(PathBuf::from(parent)));
+    }
     spec.set_domainname(options.domainname.clone());
     if options.privileged {
         privileged::grant(&mut spec)?;
@@ -225,7 +229,11 @@ pub fn place(spec: &mut Spec, namespace: &str, id: &str, rootfs: &Path) {
         root.set_path(rootfs.to_path_buf());
     }
     if let Some(linux) = spec.linux_mut() {
-        linux.set_cgroups_path(Some(PathBuf::from(format!("/windlass/{namespace}/{id}"))));
+        let path = match linux.cgroups_path() {
+            Some(parent) => parent.join(id),
+            None => PathBuf::from(format!("/windlass/{namespace}/{id}")),
+        };
+        linux.set_cgroups_path(Some(path));
     }
     if spec.hostname().is_none() {
         spec.set_hostname(Some(id.chars().take(HOSTNAME_BYTES_MAX).collect()));

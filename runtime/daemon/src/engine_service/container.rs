@@ -3,48 +3,9 @@
 use std::time::UNIX_EPOCH;
 
 use runtime_api::windlass::v1 as wire;
-use runtime_container::spec::{MountOption, RunOptions};
-use runtime_engine::{ContainerState, RunRequest, Status as Process};
-use tonic::Status;
+use runtime_engine::{ContainerState, Status as Process};
 
-use crate::convert::{checked_labels, labels_out};
-
-pub(super) fn run_in(request: wire::RunRequest) -> Result<RunRequest, Status> {
-    let given = |text: String| Some(text).filter(|text| !text.is_empty());
-    let options = RunOptions {
-        args: request.args,
-        entrypoint: request.entrypoint_set.then_some(request.entrypoint),
-        env: request.env,
-        cwd: given(request.cwd),
-        user: given(request.user),
-        terminal: request.terminal,
-        net_host: request.net_host,
-        mounts: request.mounts.into_iter().map(mount_in).collect(),
-        hostname: given(request.hostname),
-        read_only: request.read_only,
-        privileged: request.privileged,
-        ..RunOptions::default()
-    };
-    Ok(RunRequest {
-        image: request.image,
-        id: request.id,
-        snapshotter: request.snapshotter,
-        runtime: request.runtime,
-        options,
-        remove: request.remove,
-        detach: request.detach,
-        labels: checked_labels(request.labels)?,
-    })
-}
-
-fn mount_in(mount: wire::Mount) -> MountOption {
-    MountOption {
-        kind: mount.r#type,
-        source: mount.source,
-        destination: mount.destination,
-        options: mount.options,
-    }
-}
+use crate::convert::labels_out;
 
 /// Words for the state of a process, and its id and exit code where it has them.
 fn process_out(status: Process) -> (&'static str, u32, u32) {

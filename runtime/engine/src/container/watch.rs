@@ -63,6 +63,7 @@ impl Engine {
             let ended =
                 Client::connect(&engine.socket(namespace, id.as_str())).and_then(|client| client.wait());
             tracing::debug!(%namespace, %id, ?ended, "a container ended");
+            engine.detach_network(namespace, id.as_str());
             engine.watches().end(&key);
             if let Ok(record) = engine.record(namespace, id.as_str())
                 && removes_at_exit(&record)
