@@ -18,6 +18,7 @@ mod engine_service;
 mod error;
 mod exchange;
 mod identity;
+mod lazy_service;
 mod pipe;
 mod plugin;
 mod server;

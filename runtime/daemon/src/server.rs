@@ -24,10 +24,12 @@ use runtime_api::containerd::services::transfer::v1::transfer_server::{self, Tra
 use runtime_api::containerd::services::version::v1::version_server::{self, VersionServer};
 use runtime_api::grpc::health::v1::health_server::HealthServer;
 use runtime_api::windlass::v1::engine_server::{self, EngineServer};
+use runtime_api::windlass::v1::lazy_server::{self, LazyServer};
 use runtime_engine::{Engine, EngineConfig};
 use tonic::transport::server::Router;
 
 use crate::engine_service::EngineService;
+use crate::lazy_service::LazyService;
 use crate::exchange::Exchange;
 use crate::services::containers::ContainersService;
 use crate::services::content::ContentService;
@@ -198,6 +200,7 @@ fn router(engine: Engine, uuid: String, exchange: Exchange, stop: &Stop) -> Rout
         .add_service(limited!(TransferServer, TransferService::new(engine.clone(), streams, stop.clone())))
         .add_service(limited!(ContainersServer, ContainersService::new(store)))
         .add_service(limited!(TasksServer, TasksService::new(engine.clone(), stop.clone())))
+        .add_service(limited!(LazyServer, LazyService::new(engine.clone())))
         .add_service(limited!(EngineServer, EngineService::new(engine, stop.clone())))
 }
 

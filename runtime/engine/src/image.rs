@@ -23,6 +23,8 @@ use crate::{Engine, EngineError};
 pub struct Image {
     /// Its record: name, target, labels.
     pub record: ImageRecord,
+    /// Descriptor of its manifest.
+    pub descriptor: Descriptor,
     /// Its manifest.
     pub manifest: Box<Manifest>,
     /// Its config.
@@ -49,10 +51,10 @@ impl Engine {
     pub fn image_for(&self, namespace: &Namespace, name: &str, platform: &str) -> Result<Image, EngineError> {
         let space = self.space(namespace);
         let record = resolve::find(&space, name)?;
-        let image = read(&space, &record.name, &record.target, platform)?;
+        let (descriptor, image) = read_with_manifest(&space, &record.name, &record.target, platform)?;
         let chain = image.chain();
         let PlatformImage { manifest, config, .. } = Arc::unwrap_or_clone(image);
-        Ok(Image { record, manifest, config, chain })
+        Ok(Image { record, descriptor, manifest, config, chain })
     }
 }
 
@@ -63,8 +65,18 @@ pub(crate) fn read(
     target: &Descriptor,
     platform: &str,
 ) -> Result<Arc<PlatformImage>, EngineError> {
+    read_with_manifest(space, name, target, platform).map(|(_, image)| image)
+}
+
+/// The same, with the descriptor of its manifest.
+pub(crate) fn read_with_manifest(
+    space: &Space,
+    name: &str,
+    target: &Descriptor,
+    platform: &str,
+) -> Result<(Descriptor, Arc<PlatformImage>), EngineError> {
     let wanted = if platform.is_empty() { None } else { Some(platform.parse::<Platform>()?) };
-    let manifest = manifest(space, name, target, wanted.as_ref())?;
+    let (descriptor, manifest) = manifest(space, name, target, wanted.as_ref())?;
     let config = documents::config(space, name, &manifest.config)?;
     let image = PlatformImage::read(name, manifest, &config)?;
     if let Some(wanted) = wanted {
@@ -73,7 +85,7 @@ pub(crate) fn read(
             return Err(contents::no_platform(name, &wanted, offered.to_string()));
         }
     }
-    Ok(Arc::new(image))
+    Ok((descriptor, Arc::new(image)))
 }
 
 /// The manifest of the platform that is wanted, or of the best that is here: an index lists others too, which were
@@ -83,9 +95,9 @@ fn manifest(
     name: &str,
     target: &Descriptor,
     wanted: Option<&Platform>,
-) -> Result<Box<Manifest>, EngineError> {
+) -> Result<(Descriptor, Box<Manifest>), EngineError> {
     let index = match documents::document(space, name, target)? {
-        Document::Manifest(manifest) => return Ok(manifest),
+        Document::Manifest(manifest) => return Ok((target.clone(), manifest)),
         Document::Index(index) => index,
     };
     let host = Platform::host();
@@ -103,7 +115,7 @@ fn manifest(
         }
     };
     match documents::document(space, name, entry)? {
-        Document::Manifest(manifest) => Ok(manifest),
+        Document::Manifest(manifest) => Ok((entry.clone(), manifest)),
         Document::Index(_) => {
             Err(contents::no_platform(name, wanted.unwrap_or(&host), "another index".to_owned()))
         }

@@ -73,8 +73,10 @@ impl Engine {
         events: Sender<PullEvent>,
     ) -> Result<UnpackedImage, EngineError> {
         let begun = Instant::now();
-        let snapshotter = self.snapshotter(&request.snapshotter, self.space(namespace))?.name();
-        let image = self.find_image(namespace, request).await?;
+        let named = self.snapshotter(&request.snapshotter, self.space(namespace))?.name();
+        let (image, home) = self.find_image(namespace, request).await?;
+        let snapshotter = if request.snapshotter.is_empty() { home } else { named };
+        let request = &UnpackRequest { snapshotter: snapshotter.to_owned(), ..request.clone() };
         if !self.is_unpacked(namespace, &image, snapshotter).await? {
             let lease = WorkLease::take(self, namespace, "unpack", AfterFailure::Discard).await?;
             let outcome = self.unpack_leased(&lease, request, &image, events).await;
@@ -112,9 +114,19 @@ impl Engine {
         }
     }
 
-    async fn find_image(&self, namespace: &Namespace, request: &UnpackRequest) -> Result<Image, EngineError> {
+    /// The image, and the snapshotter that has it, for who names none.
+    async fn find_image(
+        &self,
+        namespace: &Namespace,
+        request: &UnpackRequest,
+    ) -> Result<(Image, &'static str), EngineError> {
         let (engine, namespace, request) = (self.clone(), namespace.clone(), request.clone());
-        blocking(move || engine.image_for(&namespace, &request.image, &request.platform)).await
+        blocking(move || {
+            let image = engine.image_for(&namespace, &request.image, &request.platform)?;
+            let home = engine.home_of(&namespace, &image)?;
+            Ok((image, home))
+        })
+        .await
     }
 
     /// Whether the tree is here and the image keeps it. A look only: nothing is kept by it.

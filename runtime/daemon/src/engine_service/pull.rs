@@ -30,7 +30,7 @@ fn optional(path: &str, what: &str) -> Result<Option<PathBuf>, Status> {
     if path.is_empty() { Ok(None) } else { absolute(path, what).map(Some) }
 }
 
-pub(super) fn registry_in(options: Option<wire::RegistryOptions>) -> Result<RegistryOptions, Status> {
+pub(crate) fn registry_in(options: Option<wire::RegistryOptions>) -> Result<RegistryOptions, Status> {
     let options = options.unwrap_or_default();
     Ok(RegistryOptions {
         ca_files: optional(&options.ca_file, "ca_file")?.into_iter().collect(),

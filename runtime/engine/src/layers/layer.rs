@@ -280,6 +280,9 @@ impl LayerJob {
         let mut stream = origin.client.blob(&origin.reference, &self.descriptor, offset).await?;
         from.get_or_init(|| Place { host: stream.host().to_owned(), source: stream.source().to_owned() });
         loop {
+            if let Some(gate) = &self.task.gate {
+                gate.turn().await;
+            }
             let bytes = tokio::select! {
                 bytes = stream.next() => bytes,
                 () = self.task.workers.stopped() => None,

@@ -27,6 +27,7 @@ pub use progress::{LayerState, Parts, PullEvent};
 pub(crate) use source::{SOURCE_PREFIX, repositories, source_label};
 pub(crate) use stack::Stack;
 
+use crate::lazy::Gate;
 use crate::work::{WorkLease, Workers};
 use crate::{Engine, EngineError};
 
@@ -65,6 +66,8 @@ pub(crate) struct Task {
     pub(crate) reporter: Arc<Reporter>,
     /// Layers brought side by side, at least 1.
     pub(crate) at_once: usize,
+    /// Others go first; none: nobody does.
+    pub(crate) gate: Option<Arc<Gate>>,
 }
 
 impl Task {
@@ -81,6 +84,7 @@ impl Task {
             mark: engine.store().sync_mark(),
             reporter: Arc::new(reporter),
             at_once: LAYERS_AT_ONCE,
+            gate: None,
         }
     }
 }

@@ -56,6 +56,27 @@ pub enum LazyError {
         /// The first difference.
         difference: String,
     },
+    /// Not everything could be brought in, or proved.
+    #[error("{name} could not be completed: {why}")]
+    Incomplete {
+        /// The image.
+        name: String,
+        /// The error and its causes.
+        why: String,
+    },
+    /// A layer whose blob is here could not be indexed.
+    #[error("layer {layer} of {name} cannot be indexed")]
+    Index {
+        /// The image.
+        name: String,
+        /// The layer.
+        layer: Digest,
+        /// Why.
+        source: lazy_build::BuildError,
+    },
+    /// The lazy server refused or could not be reached.
+    #[error("the lazy server failed")]
+    Server(#[from] lazy_mount::ClientError),
 }
 
 impl LazyError {
@@ -65,7 +86,8 @@ impl LazyError {
             Self::Mode(_) | Self::Trace { .. } => ErrorKind::InvalidArgument,
             Self::NotPossible { .. } | Self::NotLazy { .. } => ErrorKind::FailedPrecondition,
             Self::NoTrace { .. } => ErrorKind::NotFound,
-            Self::TwoFaced { .. } => ErrorKind::DataLoss,
+            Self::TwoFaced { .. } | Self::Index { .. } => ErrorKind::DataLoss,
+            Self::Server(_) | Self::Incomplete { .. } => ErrorKind::Unavailable,
         }
     }
 }

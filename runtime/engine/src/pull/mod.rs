@@ -21,13 +21,14 @@ use storage_model::{ChainId, Digest, Labels, Namespace, Reference};
 use storage_registry::{Client, Credentials, Notice};
 use tokio::sync::mpsc::Sender;
 
-use resolve::{Selection, Target};
+use resolve::Selection;
+pub(crate) use resolve::Target;
 
 use crate::image::documents::store_small;
 use crate::layers::{
-    Clock, LAYERS_AT_ONCE, Origin, Part, Parts, PullEvent, Reporter, Stack, Task, fetch_all,
+    Clock, LAYERS_AT_ONCE, Origin, Part, Parts, PullEvent, Reporter, Task, fetch_all,
 };
-use crate::lazy::LazyMode;
+use crate::lazy::{LazyMode, Ways};
 use crate::work::{AfterFailure, WorkLease, blocking};
 use crate::{Engine, EngineError};
 
@@ -173,14 +174,20 @@ impl Engine {
             },
             ..Task::local(self, lease, &name, reporter)
         };
-        let snapshotter = bring(&task, &target, &request).await?;
-        publish(&task, &target, request.labels).await?;
+        let ordinary = self.snapshotter(&request.snapshotter, task.space.clone())?.name();
+        let ways = Ways::choose(&task, &target, &request, ordinary).await?;
+        bring(&task, &target, &request, &ways).await?;
+        publish(&task, &target, request.labels.clone()).await?;
+        ways.complete(&task, &target, &request);
         Ok(Pulled {
             name,
             digest: target.top.digest,
             chain: target.images.first().and_then(|image| image.chain()),
-            snapshotter,
-            lazy_reasons: Vec::new(),
+            snapshotter: target
+                .images
+                .first()
+                .map_or(ordinary, |image| ways.snapshotter(&image.manifest.config.digest)),
+            lazy_reasons: ways.reasons(),
             fetched_bytes: task.reporter.fetched_bytes() + target.document_bytes(),
             seconds: 0.0,
             parts: clock.parts(),
@@ -211,23 +218,27 @@ impl Engine {
 }
 
 /// Brings documents and layers, side by side.
-async fn bring(task: &Task, target: &Target, request: &PullRequest) -> Result<&'static str, EngineError> {
-    let snapshotter = task.engine.snapshotter(&request.snapshotter, task.space.clone())?;
-    let documents = store_documents(task, target, snapshotter.name());
+async fn bring(
+    task: &Task,
+    target: &Target,
+    request: &PullRequest,
+    ways: &Ways,
+) -> Result<(), EngineError> {
+    let documents = store_documents(task, target, ways);
     let layers = async {
         for image in &target.images {
-            Stack::new(task, image, &snapshotter).bring().await?;
+            ways.bring(task, image, request).await?;
         }
         fetch_all(task, target.content.clone()).await
     };
     tokio::try_join!(documents, layers)?;
-    Ok(snapshotter.name())
+    Ok(())
 }
 
 /// Stores the indexes, manifests and configs, each pointing to what it keeps alive.
-async fn store_documents(task: &Task, target: &Target, snapshotter: &str) -> Result<(), EngineError> {
+async fn store_documents(task: &Task, target: &Target, ways: &Ways) -> Result<(), EngineError> {
     let Some(origin) = &task.origin else { return Ok(()) };
-    let (space, documents) = (task.space.clone(), target.documents(&origin.reference, snapshotter));
+    let (space, documents) = (task.space.clone(), target.documents(&origin.reference, ways));
     let working = task.workers.begin();
     blocking(move || {
         let _working = working;

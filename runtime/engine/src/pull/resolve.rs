@@ -8,12 +8,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use storage_model::{Descriptor, Document, Index, Labels, Manifest, Platform, Reference, limits, media};
+use storage_model::{Descriptor, Digest, Document, Index, Labels, Manifest, Platform, Reference, limits, media};
 use storage_registry::Client;
 
 use crate::image::contents::{choose, no_platform};
 use crate::image::documents::{keeps, keeps_snapshot, parse};
 use crate::layers::{PlatformImage, compressions, source_label};
+use crate::lazy::Ways;
 use crate::{EngineError, ImageError};
 
 /// Deepest an index may lie inside others.
@@ -57,6 +58,8 @@ pub(crate) struct Target {
     documents: Vec<Stored>,
     /// Images to unpack.
     pub(crate) images: Vec<Arc<PlatformImage>>,
+    /// The manifests of `images`, by the digest of their config.
+    manifests: BTreeMap<Digest, Descriptor>,
     /// Layers to fetch only.
     pub(crate) content: Vec<Descriptor>,
     /// Platform of the first image, as far as one was looked at.
@@ -84,6 +87,7 @@ pub(crate) async fn target(
             top: top.clone(),
             documents: Vec::new(),
             images: Vec::new(),
+            manifests: BTreeMap::new(),
             content: Vec::new(),
             platform: Platform::host(),
         },
@@ -103,17 +107,19 @@ impl Target {
         self.documents.iter().map(|stored| stored.bytes.len() as u64).sum()
     }
 
-    /// The documents to store, each with its labels, what is pointed to first.
-    pub(crate) fn documents(
-        &self,
-        reference: &Reference,
-        snapshotter: &str,
-    ) -> Vec<(Descriptor, Bytes, Labels)> {
+    /// The manifest of one of its images.
+    pub(crate) fn manifest_of(&self, image: &PlatformImage) -> Option<&Descriptor> {
+        self.manifests.get(&image.manifest.config.digest)
+    }
+
+    /// The documents to store, each with its labels, what is pointed to first. `ways` says how each image is brought.
+    pub(crate) fn documents(&self, reference: &Reference, ways: &Ways) -> Vec<(Descriptor, Bytes, Labels)> {
         let with_labels = |stored: &Stored| {
             let mut labels = stored.labels.clone();
             labels.extend(source_label(&Labels::new(), reference));
             let chain = stored.image.as_ref().and_then(|image| image.chain());
-            labels.extend(chain.map(|chain| keeps_snapshot(snapshotter, &chain)));
+            labels.extend(chain.map(|chain| keeps_snapshot(ways.snapshotter(&stored.descriptor.digest), &chain)));
+            ways.label(&stored.descriptor.digest, &mut labels);
             (stored.descriptor.clone(), stored.bytes.clone(), labels)
         };
         self.documents.iter().map(with_labels).collect()
@@ -155,7 +161,10 @@ impl<'a> Walk<'a> {
             let document = parse(&self.name, &descriptor, &bytes)?;
             let labels = keeps(&document, |_| true);
             match document {
-                Document::Manifest(manifest) => self.manifest(manifest, &wanted).await?,
+                Document::Manifest(manifest) => {
+                    self.target.manifests.insert(manifest.config.digest, descriptor.clone());
+                    self.manifest(manifest, &wanted).await?;
+                }
                 Document::Index(index) => {
                     for (child, wanted) in self.children(&index, &wanted)? {
                         if self.seen.insert(child.digest) {
