@@ -135,7 +135,7 @@ fn image_out(image: LazyImage, with_faults: bool) -> wire::LazyImage {
     (out.requests, out.bytes_fetched) = (seen.requests, seen.bytes_fetched);
     (out.faults, out.fault_wait_us, out.failures) = (seen.faults, seen.fault_wait_us, seen.failures);
     if with_faults {
-        let fault = |fault: lazy_mount::FaultNote| wire::LazyFault {
+        let fault = |fault: lazy_fetch::FaultNote| wire::LazyFault {
             path: fault.path,
             offset: fault.offset,
             length: fault.length,

@@ -24,7 +24,7 @@ use runtime_api::containerd::services::transfer::v1::transfer_server::{self, Tra
 use runtime_api::containerd::services::version::v1::version_server::{self, VersionServer};
 use runtime_api::grpc::health::v1::health_server::HealthServer;
 use runtime_api::windlass::v1::engine_server::{self, EngineServer};
-use runtime_api::windlass::v1::lazy_server::{self, LazyServer};
+use runtime_api::windlass::v1::lazy_server::LazyServer;
 use runtime_engine::{Engine, EngineConfig};
 use tonic::transport::server::Router;
 

@@ -186,11 +186,9 @@ impl Engine {
         let mut progress = self.complete_soon(work);
         let mut ticks = tokio::time::interval(TOLD);
         let ended = loop {
+            let ended = async { progress.wait_for(|progress| progress.ended).await.ok().map(|ended| ended.clone()) };
             tokio::select! {
-                changed = progress.wait_for(|progress| progress.ended) => match changed {
-                    Ok(ended) => break ended.clone(),
-                    Err(_) => return Err(EngineError::CalledOff),
-                },
+                ended = ended => break ended.ok_or(EngineError::CalledOff)?,
                 _ = ticks.tick() => {
                     let (engine, named, name) = (self.clone(), namespace.clone(), name.clone());
                     let status = blocking(move || engine.lazy_status(&named, &name)).await?;
