@@ -11,6 +11,7 @@ mod engine;
 mod image;
 mod process;
 mod registry;
+mod stargz;
 mod tar;
 mod tree;
 
@@ -19,5 +20,6 @@ pub use engine::{Engine, windlass};
 pub use image::{Image, ImageBuilder, index_of};
 pub use process::{Finished, finish, has_command, require_root, signal, wait_until};
 pub use registry::Registry;
+pub use stargz::Stargz;
 pub use tar::{Entry, Kind, Tar};
 pub use tree::{Node, difference, read_tree};
