@@ -4,30 +4,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 
+use lazy_index::{estargz, zstd_chunked};
 use storage_model::{Compression, DiffId, Digest};
 
 use crate::encode::{Codec, Output};
 use crate::toc::containers::{self, CodedTarSplit, Places};
 use crate::toc::stargz;
 use crate::{BuildError, order, plan, scan, tar_split};
-
-/// Annotations of layers, by the tools that read them.
-pub mod annotation {
-    /// Digest of eStargz's (and dialect S's) table of contents, uncompressed.
-    pub const STARGZ_TOC: &str = "containerd.io/snapshot/stargz/toc.digest";
-    /// Bytes of the tar, decimal; containers' additional layer store wants it.
-    pub const UNCOMPRESSED_SIZE: &str = "io.containers.estargz.uncompressed-size";
-    /// Dialect S: digest of the compressed table of contents.
-    pub const STARGZ_CHECKSUM: &str = "io.containers.zstd-chunked.manifest-checksum";
-    /// Dialect S: `offset:compressed:uncompressed:1`.
-    pub const STARGZ_POSITION: &str = "io.containers.zstd-chunked.manifest-position";
-    /// Dialect C: digest of the compressed table of contents.
-    pub const CONTAINERS_CHECKSUM: &str = "io.github.containers.zstd-chunked.manifest-checksum";
-    /// Dialect C: `offset:compressed:uncompressed:1`.
-    pub const CONTAINERS_POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
-    /// Dialect C: `offset:compressed:uncompressed` of the tar-split.
-    pub const CONTAINERS_TAR_SPLIT: &str = "io.github.containers.zstd-chunked.tarsplit-position";
-}
 
 /// What a layer is made into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -145,7 +128,7 @@ pub fn write_layer(tar: &File, sink: impl Write, options: &LayerOptions) -> Resu
     if !keeps {
         // Dialect C's readers take the size from the tar-split.
         let bytes = written.uncompressed_bytes.to_string();
-        written.annotations.insert(annotation::UNCOMPRESSED_SIZE.to_owned(), bytes);
+        written.annotations.insert(estargz::UNCOMPRESSED_SIZE.to_owned(), bytes);
     }
     Ok(written)
 }
@@ -164,14 +147,14 @@ fn write_stargz<W: Write>(
     let placed = output.members(tar, &plan.members, options.threads)?;
     let json = stargz::json(&plan, &placed)?;
     let toc_digest = Digest::of(&json);
-    let mut annotations = BTreeMap::from([(annotation::STARGZ_TOC.to_owned(), toc_digest.to_string())]);
+    let mut annotations = BTreeMap::from([(estargz::TOC_DIGEST.to_owned(), toc_digest.to_string())]);
     if options.format == Format::Estargz {
         stargz::finish_gzip(&mut output, &json)?;
     } else {
         let stargz::Position { offset, coded } = stargz::finish_zstd(&mut output, codec, &json)?;
         let position = format!("{offset}:{}:{}:1", coded.len(), json.len());
-        annotations.insert(annotation::STARGZ_CHECKSUM.to_owned(), Digest::of(&coded).to_string());
-        annotations.insert(annotation::STARGZ_POSITION.to_owned(), position);
+        annotations.insert(zstd_chunked::STARGZ_CHECKSUM.to_owned(), Digest::of(&coded).to_string());
+        annotations.insert(zstd_chunked::STARGZ_POSITION.to_owned(), position);
     }
     written(output, toc_digest, annotations, scanned.digest)
 }
@@ -198,11 +181,11 @@ fn write_containers<W: Write>(
     let json = containers::json(&plan, &places, split.as_ref().map(|split| Digest::of(&split.coded)))?;
     let positions = containers::finish(&mut output, codec, &json, split.as_ref())?;
     let mut annotations = BTreeMap::from([
-        (annotation::CONTAINERS_CHECKSUM.to_owned(), positions.checksum.to_string()),
-        (annotation::CONTAINERS_POSITION.to_owned(), positions.toc),
+        (zstd_chunked::CONTAINERS_CHECKSUM.to_owned(), positions.checksum.to_string()),
+        (zstd_chunked::CONTAINERS_POSITION.to_owned(), positions.toc),
     ]);
     if let Some(position) = positions.tar_split {
-        annotations.insert(annotation::CONTAINERS_TAR_SPLIT.to_owned(), position);
+        annotations.insert(zstd_chunked::CONTAINERS_TAR_SPLIT.to_owned(), position);
     }
     written(output, Digest::of(&json), annotations, scanned.digest)
 }

@@ -26,8 +26,10 @@ mod rollsum;
 mod scan;
 
 mod tar_split;
+#[cfg(test)]
+mod tests;
 mod toc;
 
 pub use error::BuildError;
 pub use index::{IndexOptions, Indexed, Indexer, index_layer};
-pub use layer::{Dialect, Format, LayerOptions, Written, annotation, write_layer};
+pub use layer::{Dialect, Format, LayerOptions, Written, write_layer};

@@ -134,7 +134,7 @@ mod tests {
         let mut state = 7u64;
         let next = |_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 56) as u8 | 1
+            ((state >> 56) as u8).max(1)
         };
         (0..bytes).map(next).collect()
     }
