@@ -21,6 +21,7 @@ use super::cgroup::Cgroup;
 use super::oom::Told;
 use super::process::Process;
 use super::streams::Wanted;
+use crate::config::ShimConfig;
 
 /// Largest `config.json`, in bytes.
 const SPEC_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -45,6 +46,8 @@ pub(crate) struct Container {
     next_file: AtomicU64,
     cgroup: Mutex<Option<Cgroup>>,
     pub(crate) oom_told: Told,
+    /// Another shim made it and watches it ([`super::adopt`]): its runtime is never told to forget it from here.
+    pub(crate) adopted: bool,
 }
 
 /// What a shim needs to know of a spec.
@@ -180,7 +183,36 @@ impl Container {
             next_file: AtomicU64::new(0),
             cgroup: Mutex::default(),
             oom_told: Told::default(),
+            adopted: false,
             bundle,
+        })
+    }
+
+    /// A container of `windlass run`'s shim.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when its spec cannot be read: it was never started.
+    pub(crate) fn adopt(config: &ShimConfig) -> Result<Self, Status> {
+        let spec = SpecFacts::read(&config.bundle).map_err(|error| {
+            let words = format!("container {} was not started: {error}", config.id);
+            Status::new(Code::FailedPrecondition, words)
+        })?;
+        Ok(Self {
+            id: config.id.clone(),
+            bundle: config.bundle.clone(),
+            runtime: OciRuntime::at(&config.runtime),
+            runtime_root: config.runtime_root.clone(),
+            options: Options::default(),
+            spec,
+            init: Arc::new(Process::new("", Wanted::default(), Vec::new())),
+            paused: AtomicBool::new(false),
+            work: Mutex::default(),
+            execs: Mutex::default(),
+            root: Mutex::default(),
+            next_file: AtomicU64::new(0),
+            cgroup: Mutex::default(),
+            oom_told: Told::default(),
+            adopted: true,
         })
     }
 

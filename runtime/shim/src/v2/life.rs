@@ -101,6 +101,11 @@ impl Shim {
         if lock(&self.containers).contains_key(&request.id) {
             return Err(Status::new(Code::AlreadyExists, format!("task {}: already exists", request.id)));
         }
+        if let Some(container) = super::adopt::found(request)? {
+            let pid = container.init.pid();
+            lock(&self.containers).insert(request.id.clone(), container);
+            return Ok(wire::CreateTaskResponse { pid });
+        }
         let container = Container::prepare(&self.namespace, self.default_runtime.as_deref(), request)?;
         let note = Note {
             runtime: container.runtime.path().to_owned(),
@@ -348,6 +353,10 @@ impl Shim {
     }
 
     fn delete_container(&self, container: &Arc<Container>) -> Result<(), Status> {
+        if container.adopted {
+            lock(&self.containers).remove(&container.id);
+            return Ok(());
+        }
         let target = container.target();
         // One that was never started is ended by this.
         let force = container.init.exit().is_none();

@@ -12,6 +12,7 @@
 //! and one for each call at work and each stream copied. Stacks are small, and only what is touched is memory.
 //!
 //! Not here: `windlass run`'s shim, which hands the client's own descriptors through (the modules beside this one).
+mod adopt;
 mod args;
 mod cgroup;
 mod container;
