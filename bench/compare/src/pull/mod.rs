@@ -1,24 +1,28 @@
-//! Cold pull and first run of images beside containerd and podman, interleaved in one session.
+//! Cold pull and first run of images beside containerd, stargz-snapshotter and podman, interleaved in one session.
 //!
 //! Every peer fetches the same images from one `docker-registry` through one [`shaper`], starting from the same cold
 //! state ([`cold`]), in an order that turns with each round so that a busy minute of the machine hits all alike. The
 //! tables go to `--out`; each sample is printed as it is made.
 //!
-//! Not here: making the images (`bench/images.sh`), lazy pulling, start latency.
+//! Engines that pull lazily get the image in the [`Form`] they need, made beforehand by the tools of that form's authors.
+//!
+//! Not here: making the images (`bench/images.sh`), start latency.
 
 mod cold;
+mod forms;
+mod lazy;
 mod peers;
 mod report;
 mod shaper;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
+use self::forms::Form;
 use self::peers::Peer;
 use self::report::Sample;
 use self::shaper::{NETWORKS, Network, Shaper};
@@ -38,7 +42,8 @@ pub(crate) struct Arguments {
     /// Networks: loopback, lan (5 ms, 10 Gbit/s), cloud (20 ms, 1 Gbit/s), wan (50 ms, 100 Mbit/s).
     #[arg(long, value_delimiter = ',', default_value = "cloud")]
     networks: Vec<String>,
-    /// Engines: windlass, containerd, containerd-overlap, podman.
+    /// Engines, of `windlass`, `windlass-auto`, `windlass-gzip`, `windlass-soci`, `windlass-estargz`, `windlass-zstd-chunked`,
+    /// `windlass-traced`, `containerd`, `containerd-overlap`, `stargz`, `stargz-plain`, `podman`.
     #[arg(long, value_delimiter = ',', default_value = "windlass,containerd,containerd-overlap,podman")]
     peers: Vec<String>,
     /// Rounds.
@@ -49,9 +54,10 @@ pub(crate) struct Arguments {
     out: Option<PathBuf>,
 }
 
-/// An image in the registry.
+/// An image in the registry, in one form.
 struct Pushed {
     name: String,
+    form: Form,
     reference: String,
     blobs: Vec<PathBuf>,
     bytes: u64,
@@ -66,19 +72,30 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
     fs::create_dir_all(&arguments.data)?;
     let registry = tests::Registry::start()?;
     let shaper = Shaper::start(registry.address())?;
-    let images = arguments
-        .images
-        .iter()
-        .map(|name| push(&arguments.layouts.join(name), name, &registry, &shaper))
-        .collect::<Result<Vec<_>>>()?;
     let warm = cold::Warm::new(&tests::windlass()?);
     let mut peers = peers::start(&arguments.peers, &arguments.data)?;
+    let mut made = forms::Maker::new(&arguments.data, &registry);
+    let mut images = Vec::new();
+    for name in &arguments.images {
+        let forms: std::collections::BTreeSet<Form> = peers.iter().map(|peer| peer.form()).collect();
+        let forms = made.make(name, &arguments.layouts.join(name), &forms)?;
+        images.push(
+            forms
+                .into_iter()
+                .map(|form| pushed(name, form, &registry, &shaper))
+                .collect::<Result<Vec<_>>>()?,
+        );
+    }
+    drop(made);
     let mut samples = Vec::new();
     for network in networks {
         for image in &images {
             for round in 0..arguments.runs {
                 for turn in 0..peers.len() {
                     let at = (round + turn) % peers.len();
+                    let form = peers[at].form();
+                    let image =
+                        image.iter().find(|image| image.form == form).context("each form was made")?;
                     match measure(peers[at].as_mut(), image, network, &warm, &shaper) {
                         Ok(sample) => {
                             println!("{}", line(&sample));
@@ -109,34 +126,14 @@ fn network(name: &str) -> Result<Network> {
     known.copied().with_context(|| format!("{name:?} is no network: loopback, lan, cloud, wan"))
 }
 
-/// Copies a layout into the registry and finds the files that it serves.
-fn push(layout: &Path, name: &str, registry: &tests::Registry, shaper: &Shaper) -> Result<Pushed> {
-    let mut copy = Command::new("skopeo");
-    copy.args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]);
-    copy.arg(format!("oci:{}:latest", layout.display()))
-        .arg(format!("docker://{}", registry.reference(&format!("{name}:latest"))));
-    tests::finish(&mut copy, Duration::from_secs(300))?
-        .success()
-        .with_context(|| format!("{}", layout.display()))?;
-    let mut blobs = Vec::new();
-    let mut bytes = 0;
-    for entry in fs::read_dir(layout.join("blobs/sha256"))? {
-        let entry = entry?;
-        let Ok(digest) = format!("sha256:{}", entry.file_name().to_string_lossy()).parse() else { continue };
-        let file = registry.blob_file(&digest);
-        // A layout may hold blobs of an earlier tag, which were not copied.
-        if let Ok(metadata) = file.metadata() {
-            bytes += metadata.len();
-            blobs.push(file);
-        }
-    }
-    ensure!(!blobs.is_empty(), "the registry took no blob of {}", layout.display());
-    Ok(Pushed {
-        name: name.to_owned(),
-        reference: format!("{}/{name}:latest", shaper.address()),
-        blobs,
-        bytes,
-    })
+/// Finds the files that the registry serves for an image.
+fn pushed(name: &str, form: Form, registry: &tests::Registry, shaper: &Shaper) -> Result<Pushed> {
+    let tag = format!("{name}:{}", form.tag());
+    let digests = forms::blobs(&registry.reference(&tag))?;
+    let blobs: Vec<_> = digests.iter().map(|digest| registry.blob_file(digest)).collect();
+    let bytes = blobs.iter().map(|file| Ok(file.metadata()?.len())).sum::<Result<u64>>()?;
+    ensure!(!blobs.is_empty(), "the registry has no blob of {tag}");
+    Ok(Pushed { name: name.to_owned(), form, reference: format!("{}/{tag}", shaper.address()), blobs, bytes })
 }
 
 fn measure(
@@ -147,6 +144,7 @@ fn measure(
     shaper: &Shaper,
 ) -> Result<Sample> {
     peer.clean()?;
+    peer.prepare(&image.reference)?;
     warm.drop_everything_else(&image.blobs)?;
     // The command line itself is warm, as it is for anybody who has used it this day.
     let _ = peer.version();
@@ -155,21 +153,26 @@ fn measure(
     let parts = peer.pull(&image.reference)?;
     let pull = started.elapsed().as_secs_f64();
     let busy = cold::busy_seconds() - busy;
-    let (bytes, connections) = shaper.counted();
+    let counted = shaper.counted();
     ensure!(
-        bytes as f64 > 0.95 * image.bytes as f64,
-        "not cold: {bytes} of {} bytes were fetched",
+        peer.is_lazy() || counted.bytes as f64 > 0.95 * image.bytes as f64,
+        "not cold: {} of {} bytes were fetched",
+        counted.bytes,
         image.bytes
     );
     let first = peer.run(&image.reference)?.as_secs_f64();
+    let after = shaper.counted();
+    peer.settle()?;
     Ok(Sample {
         network: network.name,
         image: image.name.clone(),
         peer: peer.name(),
         pull,
         first,
-        bytes,
-        connections,
+        bytes: counted.bytes,
+        bytes_first: after.bytes,
+        requests: after.requests,
+        connections: after.connections,
         busy,
         parts: parts.0,
     })
@@ -178,13 +181,14 @@ fn measure(
 fn line(sample: &Sample) -> String {
     let parts: Vec<_> = sample.parts.iter().map(|(name, seconds)| format!("{name} {seconds:.2}")).collect();
     format!(
-        "{} {} {}: pull {:.2} s, first {:.2} s, {:.0} MB, busy {:.1} core-s {}",
+        "{} {} {}: pull {:.2} s, first {:.2} s, {:.1} MB, {} requests, busy {:.1} core-s {}",
         sample.network,
         sample.image,
         sample.peer,
         sample.pull,
         sample.first,
-        sample.bytes as f64 / 1e6,
+        sample.bytes_first as f64 / 1e6,
+        sample.requests,
         sample.busy,
         parts.join(", ")
     )

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tests::{Engine, finish};
 
+use super::forms::Form;
+use super::lazy;
+
 /// Longest that one step may take.
 const DEADLINE: Duration = Duration::from_secs(600);
 
@@ -22,8 +25,24 @@ pub(crate) trait Peer {
     fn name(&self) -> &'static str;
     /// Its version, in its own words.
     fn version(&self) -> String;
+    /// The form of image it is given.
+    fn form(&self) -> Form {
+        Form::Gzip
+    }
+    /// Whether a pull may return before the image has arrived.
+    fn is_lazy(&self) -> bool {
+        false
+    }
+    /// Stops what it goes on doing after the run, which would disturb the next.
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Removes every image and what belongs to it.
     fn clean(&mut self) -> Result<()>;
+    /// Gives it what it would have from an earlier start of this image on another machine.
+    fn prepare(&mut self, _image: &str) -> Result<()> {
+        Ok(())
+    }
     /// Brings an image in.
     fn pull(&mut self, image: &str) -> Result<Parts>;
     /// Runs the image's workload; returns the time from the start of the command to the first line it printed.
@@ -42,18 +61,24 @@ pub(crate) fn start(names: &[String], data: &Path) -> Result<Vec<Box<dyn Peer>>>
             "containerd" => Box::new(Containerd::start(data, false)?),
             "containerd-overlap" => Box::new(Containerd::start(data, true)?),
             "podman" => Box::new(Podman::start(data)?),
-            other => anyhow::bail!("{other:?} is no peer: windlass, containerd, containerd-overlap, podman"),
+            "stargz" => Box::new(lazy::Stargz::start(data, Form::EstargzTraced)),
+            "stargz-plain" => Box::new(lazy::Stargz::start(data, Form::Estargz)),
+            other => {
+                Box::new(lazy::Windlass::start(data, other)?.with_context(|| {
+                    format!("{other:?} is no peer: `bench-compare pull --help` names them")
+                })?)
+            }
         });
     }
     Ok(peers)
 }
 
-fn run(command: &mut Command) -> Result<String> {
+pub(super) fn run(command: &mut Command) -> Result<String> {
     finish(command, DEADLINE)?.success().with_context(|| format!("{command:?}"))
 }
 
 /// Starts `command` and returns the time to the first line it prints, after it has ended well.
-fn first_line(command: &mut Command) -> Result<Duration> {
+pub(super) fn first_line(command: &mut Command) -> Result<Duration> {
     let started = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut output = BufReader::new(child.stdout.take().context("just piped")?);

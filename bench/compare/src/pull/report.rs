@@ -15,8 +15,12 @@ pub(crate) struct Sample {
     pub(crate) pull: f64,
     /// Seconds from the run command to its first output.
     pub(crate) first: f64,
-    /// Bytes that came over the network.
+    /// Bytes that came over the network during the pull.
     pub(crate) bytes: u64,
+    /// Bytes that had come when the run had ended.
+    pub(crate) bytes_first: u64,
+    /// Requests until then.
+    pub(crate) requests: u64,
     /// Connections that were opened.
     pub(crate) connections: u64,
     /// Busy seconds of all cores while pulling, everything on the machine included.
@@ -35,8 +39,8 @@ pub(crate) fn tables(samples: &[Sample]) -> String {
     let mut text = String::from(
         "Seconds, median (least). `first` is from the run command to its first output; `total` is pull + first. `ratio` is\n\
          windlass's total over the peer's, of medians (of minima): below 1 windlass is faster.\n\n\
-         | network | image | peer | runs | pull | first | total | ratio | MB | connections | busy core-s |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|\n",
+         | network | image | peer | runs | pull | first | total | ratio | MB pulled | MB with the run | requests | connections | busy core-s |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for ((network, image), peers) in &groups {
         let total = |samples: &[&Sample]| Spread::of(samples.iter().map(|sample| sample.pull + sample.first));
@@ -52,11 +56,13 @@ pub(crate) fn tables(samples: &[Sample]) -> String {
             };
             let _ = writeln!(
                 text,
-                "| {network} | {image} | {peer} | {} | {} | {} | {all} | {ratio} | {:.0} | {:.0} | {} |",
+                "| {network} | {image} | {peer} | {} | {} | {} | {all} | {ratio} | {:.1} | {:.1} | {:.0} | {:.0} | {} |",
                 samples.len(),
                 spread(|sample| sample.pull),
                 spread(|sample| sample.first),
                 spread(|sample| sample.bytes as f64 / 1e6).median,
+                spread(|sample| sample.bytes_first as f64 / 1e6).median,
+                spread(|sample| sample.requests as f64).median,
                 spread(|sample| sample.connections as f64).median,
                 spread(|sample| sample.busy),
             );
@@ -104,6 +110,8 @@ mod tests {
             pull,
             first: 1.0,
             bytes: 2_000_000,
+            bytes_first: 3_000_000,
+            requests: 9,
             connections: 3,
             busy: 4.0,
             parts,
@@ -115,7 +123,7 @@ mod tests {
         let text = tables(&[sample("windlass", 1.0), sample("windlass", 3.0), sample("podman", 7.0)]);
         assert!(
             text.contains(
-                "| cloud | i | podman | 1 | 7.00 (7.00) | 1.00 (1.00) | 8.00 (8.00) | 0.38 (0.25) | 2 | 3 |"
+                "| cloud | i | podman | 1 | 7.00 (7.00) | 1.00 (1.00) | 8.00 (8.00) | 0.38 (0.25) | 2.0 | 3.0 | 9 | 3 |"
             ),
             "{text}"
         );

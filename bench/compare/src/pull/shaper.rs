@@ -85,13 +85,27 @@ impl Shaper {
         self.shared.rtt_us.store(network.rtt_ms * 1000, Ordering::Relaxed);
         self.shared.bytes_per_second.store(network.mbit * 125_000, Ordering::Relaxed);
         self.shared.downloaded.store(0, Ordering::Relaxed);
+        self.shared.requests.store(0, Ordering::Relaxed);
         self.shared.connections.store(0, Ordering::Relaxed);
     }
 
-    /// Bytes that went to clients, and connections they opened, since the last [`Shaper::imitate`].
-    pub(crate) fn counted(&self) -> (u64, u64) {
-        (self.shared.downloaded.load(Ordering::Relaxed), self.shared.connections.load(Ordering::Relaxed))
+    /// What went through since the last [`Shaper::imitate`].
+    pub(crate) fn counted(&self) -> Counted {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Shared { downloaded, requests, connections, .. } = &*self.shared;
+        Counted { bytes: read(downloaded), requests: read(requests), connections: read(connections) }
     }
+}
+
+/// What went through a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// Bytes to clients.
+    pub(crate) bytes: u64,
+    /// Requests of HTTP/1.1: pieces that begin like one. Nobody here sends a second before the answer to the first.
+    pub(crate) requests: u64,
+    /// Connections that clients opened.
+    pub(crate) connections: u64,
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +113,7 @@ struct Shared {
     rtt_us: AtomicU64,
     bytes_per_second: AtomicU64,
     downloaded: AtomicU64,
+    requests: AtomicU64,
     connections: AtomicU64,
     up: Link,
     down: Link,
@@ -221,7 +236,12 @@ fn read_all(
         let left = link.occupy(count, shared.bytes_per_second.load(Ordering::Relaxed));
         let mut arrives = left + rtt / 2;
         match born {
-            Some(born) => arrives = arrives.max(born + rtt + rtt / 2),
+            Some(born) => {
+                arrives = arrives.max(born + rtt + rtt / 2);
+                let is_request =
+                    [&b"GET "[..], b"HEAD ", b"POST "].iter().any(|word| buffer[..count].starts_with(word));
+                shared.requests.fetch_add(u64::from(is_request), Ordering::Relaxed);
+            }
             None => {
                 shared.downloaded.fetch_add(count as u64, Ordering::Relaxed);
             }
@@ -278,7 +298,7 @@ mod tests {
         let (bytes, elapsed) = fetch(&shaper.address());
         assert_eq!(bytes, 5000);
         assert!(elapsed >= Duration::from_millis(80), "{elapsed:?}");
-        assert_eq!(shaper.counted(), (5000, 1));
+        assert_eq!(shaper.counted(), Counted { bytes: 5000, requests: 0, connections: 1 });
     }
 
     #[test]
