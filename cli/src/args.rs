@@ -11,6 +11,7 @@ mod content;
 mod format;
 mod images;
 mod keep;
+mod lazy;
 mod limits;
 mod list;
 mod network;
@@ -39,6 +40,7 @@ pub(crate) use images::{
     PruneImagesArgs, PullArgs, PushArgs, RemoveImagesArgs, TagArgs, UnmountArgs, UsageImageArgs,
 };
 pub(crate) use keep::{CheckArgs, GcArgs, LeasesVerb, NamespacesVerb, ResourceName, WhyArgs};
+pub(crate) use lazy::{LazyVerb, TraceVerb};
 pub(crate) use list::{FilteredArgs, ListArgs};
 pub(crate) use observe::{EventsArgs, PluginListArgs, PluginsVerb, ServeArgs};
 pub(crate) use process::{PullPolicy, RunArgs};
@@ -217,6 +219,13 @@ pub(crate) enum Verb {
         /// What to do with them.
         #[command(subcommand)]
         verb: PluginsVerb,
+    },
+    /// Images shown before they have arrived: how they are here, completion, traces
+    #[command(after_help = lazy::LAZY_HELP)]
+    Lazy {
+        /// What to do with them.
+        #[command(subcommand)]
+        verb: LazyVerb,
     },
     /// Remove what nothing keeps
     #[command(after_help = keep::GC_EXAMPLES)]

@@ -18,6 +18,7 @@ use runtime_api::containerd::services::namespaces::v1::namespaces_client::Namesp
 use runtime_api::containerd::services::snapshots::v1::snapshots_client::SnapshotsClient;
 use runtime_api::windlass::v1::InfoRequest;
 use runtime_api::windlass::v1::engine_client::EngineClient;
+use runtime_api::windlass::v1::lazy_client::LazyClient;
 use runtime_api::{LEASE_HEADER, MESSAGE_BYTES_MAX, NAMESPACE_HEADER};
 use storage_model::Namespace;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -130,6 +131,12 @@ impl Client {
     /// Windlass's own service.
     pub(crate) fn engine(&self) -> EngineClient<Link> {
         EngineClient::with_interceptor(self.channel.clone(), self.scope.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Images that are shown before they have arrived.
+    pub(crate) fn lazy(&self) -> LazyClient<Link> {
+        LazyClient::with_interceptor(self.channel.clone(), self.scope.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 

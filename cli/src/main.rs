@@ -74,6 +74,7 @@ async fn act(cli: &Cli) -> Result<u8, CliError> {
         Verb::Leases { verb } => verbs::leases::run(global, verb).await,
         Verb::Events(args) => verbs::events::run(global, args).await,
         Verb::Plugins { verb } => verbs::plugins::run(global, verb).await,
+        Verb::Lazy { verb } => verbs::lazy::run(global, verb).await,
         Verb::Gc(args) => verbs::collect::run(global, args).await,
         Verb::Why(args) => verbs::why::run(global, args).await,
         Verb::Serve(args) => verbs::serve::run(global, args).await,

@@ -32,6 +32,8 @@ pub(crate) async fn run(global: &Global, args: &PullArgs) -> Result<(), CliError
     platforms(&mut request, &args.platforms);
     request.snapshotter = args.snapshotter.name();
     request.no_unpack = args.no_unpack;
+    request.lazy = args.lazy.word();
+    request.no_fill = args.lazy.no_fill;
     request.labels = label_map(&args.label);
     request.max_concurrent_downloads = args.max_concurrent_downloads.unwrap_or(0);
     bring(global, request, args.quiet, args.print_chainid).await

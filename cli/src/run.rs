@@ -66,6 +66,8 @@ async fn bring(client: &Client, args: &RunArgs) -> Result<String, CliError> {
     let mut request = pull::request_with(&reference.to_string(), &args.registry, credentials);
     request.platform = args.platform.as_ref().map(ToString::to_string).unwrap_or_default();
     request.snapshotter = args.snapshotter.name();
+    request.lazy = args.lazy.word();
+    request.no_fill = args.lazy.no_fill;
     // Standard output is the container's: no JSON lines here.
     let mut progress = Progress::choose(args.quiet, &Format::Table);
     let done = pull::pull(client, request, &mut progress).await?;

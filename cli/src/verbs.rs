@@ -9,6 +9,7 @@ pub(crate) mod content;
 pub(crate) mod daemon;
 pub(crate) mod events;
 pub(crate) mod images;
+pub(crate) mod lazy;
 pub(crate) mod lazy_processes;
 pub(crate) mod leases;
 pub(crate) mod namespaces;

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use storage_model::{Platform, Reference};
 
 use super::format::{self, fields};
+use super::lazy::LazyArgs;
 use super::list::FilteredArgs;
 use super::registry::{CtrArgs, LoginArgs, PlatformsArgs, SnapshotterArgs};
 use super::value::{Label, age};
@@ -101,6 +102,9 @@ pub(crate) struct PullArgs {
     /// Who unpacks.
     #[command(flatten)]
     pub(crate) snapshotter: SnapshotterArgs,
+    /// Whether it is shown before it has arrived.
+    #[command(flatten)]
+    pub(crate) lazy: LazyArgs,
     /// Bring the content only; it is unpacked when it is first used
     #[arg(long)]
     pub(crate) no_unpack: bool,

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use storage_model::{Identifier, Platform};
 
 use super::amounts::{restart, seconds, signal_name};
+use super::lazy::LazyArgs;
 use super::limits::LimitArgs;
 use super::network::NetworkArgs;
 use super::registry::{RegistryArgs, SnapshotterArgs};
@@ -145,6 +146,9 @@ pub(crate) struct RunArgs {
     /// Who unpacks.
     #[command(flatten)]
     pub(crate) snapshotter: SnapshotterArgs,
+    /// Whether it is shown before it has arrived.
+    #[command(flatten)]
+    pub(crate) lazy: LazyArgs,
     /// How to speak to the registry.
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
