@@ -12,6 +12,7 @@ mod format;
 mod images;
 mod keep;
 mod lazy;
+mod life;
 mod limits;
 mod list;
 mod network;
@@ -41,10 +42,12 @@ pub(crate) use images::{
 };
 pub(crate) use keep::{CheckArgs, GcArgs, LeasesVerb, NamespacesVerb, ResourceName, WhyArgs};
 pub(crate) use lazy::{LazyVerb, TraceVerb};
+pub(crate) use life::{
+    CopyArgs, ExecArgs, KillManyArgs, LogsArgs, ManyArgs, OneArgs, PsArgs, StatsArgs, StopArgs, UpdateArgs,
+};
 pub(crate) use list::{FilteredArgs, ListArgs};
 pub(crate) use observe::{EventsArgs, PluginListArgs, PluginsVerb, ServeArgs};
 pub(crate) use process::{PullPolicy, RunArgs};
-pub(crate) use limits::CgroupArgs;
 pub(crate) use registry::{LoginArgs, PlatformsArgs, RegistryArgs};
 pub(crate) use security::SecurityArgs;
 pub(crate) use snapshots::{DiffArgs, PrepareArgs, SnapshotsArgs, SnapshotsVerb, UnpackArgs, UsageArgs};
@@ -166,6 +169,44 @@ pub(crate) enum Verb {
     /// Run a command in a new container
     #[command(after_help = process::RUN_EXAMPLES, override_usage = process::RUN_USAGE)]
     Run(Box<RunArgs>),
+    /// List containers that run
+    #[command(after_help = format::help(fields::CONTAINERS))]
+    Ps(PsArgs),
+    /// Run a command in a container that runs
+    #[command(after_help = life::EXEC_EXAMPLES)]
+    Exec(Box<ExecArgs>),
+    /// Show what a container printed
+    Logs(LogsArgs),
+    /// Start containers that have ended again
+    Start(ManyArgs),
+    /// Ask containers to end, and kill those that do not
+    Stop(StopArgs),
+    /// Stop containers and start them again
+    Restart(StopArgs),
+    /// Send a signal to containers
+    Kill(KillManyArgs),
+    /// Remove containers
+    Rm(ContainerRemoveArgs),
+    /// Freeze containers
+    Pause(ManyArgs),
+    /// Go on with frozen containers
+    #[command(visible_alias = "resume")]
+    Unpause(ManyArgs),
+    /// Wait until containers have ended, and print their exit codes
+    Wait(ManyArgs),
+    /// Show what containers use, as it changes
+    #[command(after_help = format::help(fields::STATS))]
+    Stats(StatsArgs),
+    /// Show the processes of a container
+    #[command(after_help = format::help(fields::PROCESSES))]
+    Top(OneArgs),
+    /// Copy files between a container and this machine
+    #[command(after_help = life::COPY_EXAMPLES)]
+    Cp(CopyArgs),
+    /// Show all that is known of containers, as JSON
+    Inspect(ManyArgs),
+    /// Change the limits or the restart policy of containers
+    Update(Box<UpdateArgs>),
     /// Images: list, move, name, check, inspect, mount, convert, remove
     #[command(visible_aliases = ["image", "i"])]
     Images {

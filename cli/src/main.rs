@@ -27,8 +27,8 @@ use crate::args::{Cli, Verb};
 use crate::error::{CliError, exit};
 
 fn main() -> ExitCode {
-    if runtime_shim::v2::is_called() {
-        return runtime_shim::v2::main(std::env::args().skip(1));
+    if let Some(code) = other_program() {
+        return code;
     }
     let cli = Cli::parse();
     let outcome = match &cli.verb {
@@ -47,6 +47,16 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
+/// The two programs that this one also is: containerd's shim, by its name, and an OCI runtime, by its first word. Both
+/// have the command lines of others, and come before anything else has happened in this process.
+fn other_program() -> Option<ExitCode> {
+    if runtime_shim::v2::is_called() {
+        return Some(runtime_shim::v2::main(std::env::args().skip(1)));
+    }
+    let mut words = std::env::args_os().skip(1);
+    (words.next()? == runtime_embedded::VERB).then(|| runtime_embedded::main(words.collect()))
+}
+
 /// Runs a client's verb. Threads that still copy or wait when it is done are left behind: the process ends.
 fn client(cli: &Cli) -> Result<u8, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -62,9 +72,25 @@ async fn act(cli: &Cli) -> Result<u8, CliError> {
     let global = &cli.global;
     match &cli.verb {
         Verb::Run(args) => return run::run(global, args).await,
+        Verb::Exec(args) => return run::exec(global, args).await,
         Verb::Check(args) => return verbs::check::run(global, args).await,
         Verb::Pull(args) => pull::run(global, args).await,
         Verb::Push(args) => transfer::push(global, args).await,
+        Verb::Ps(args) => verbs::containers::ps(global, args).await,
+        Verb::Logs(args) => verbs::life::logs::run(global, args).await,
+        Verb::Start(args) => verbs::life::start(global, args).await,
+        Verb::Stop(args) => verbs::life::stop(global, args).await,
+        Verb::Restart(args) => verbs::life::restart(global, args).await,
+        Verb::Kill(args) => verbs::containers::kill_many(global, args).await,
+        Verb::Rm(args) => verbs::containers::rm(global, args).await,
+        Verb::Pause(args) => verbs::life::pause(global, args).await,
+        Verb::Unpause(args) => verbs::life::unpause(global, args).await,
+        Verb::Wait(args) => verbs::life::wait(global, args).await,
+        Verb::Stats(args) => verbs::life::stats::run(global, args).await,
+        Verb::Top(args) => verbs::life::top::run(global, args).await,
+        Verb::Cp(args) => verbs::life::copy::run(global, args).await,
+        Verb::Inspect(args) => verbs::life::inspect::run(global, args).await,
+        Verb::Update(args) => verbs::life::update(global, args).await,
         Verb::Images { verb } => verbs::images::run(global, verb).await,
         Verb::Containers { verb } => verbs::containers::run(global, verb).await,
         Verb::Tasks { verb } => verbs::containers::tasks(global, verb).await,
@@ -82,7 +108,9 @@ async fn act(cli: &Cli) -> Result<u8, CliError> {
         Verb::Version(args) => verbs::status::version(global, args).await,
         Verb::Info => verbs::status::info(global).await,
         // Answered in `main`, without an event loop.
-        Verb::Daemon(_) | Verb::Shim(_) | Verb::LazyKeeper(_) | Verb::LazyServer(_) | Verb::Completion(_) => Ok(()),
+        Verb::Daemon(_) | Verb::Shim(_) | Verb::LazyKeeper(_) | Verb::LazyServer(_) | Verb::Completion(_) => {
+            Ok(())
+        }
     }?;
     Ok(exit::OK)
 }

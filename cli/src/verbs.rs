@@ -12,6 +12,7 @@ pub(crate) mod images;
 pub(crate) mod lazy;
 pub(crate) mod lazy_processes;
 pub(crate) mod leases;
+pub(crate) mod life;
 pub(crate) mod namespaces;
 pub(crate) mod plugins;
 pub(crate) mod serve;

@@ -13,6 +13,8 @@ mod server;
 mod session;
 mod spawn;
 mod status;
+#[cfg(test)]
+mod testing;
 mod wire;
 
 pub use client::Client;

@@ -186,6 +186,7 @@ impl Session {
     }
 
     /// What was agreed with the kernel.
+    #[cfg(test)]
     pub(crate) fn negotiated(&self) -> &Negotiated {
         &self.negotiated
     }
@@ -217,7 +218,8 @@ impl Session {
         while !self.crew.is_superfluous() {
             self.crew.idle();
             let outcome = self.device.read(&mut request);
-            if self.crew.busy()
+            // Only for a request another thread is needed: at the end of a connection all of them get here.
+            if self.crew.busy(matches!(outcome, Ok(Some(_))))
                 && let Err(error) = self.spawn()
             {
                 tracing::warn!(%error, "no further thread for a mount");

@@ -72,11 +72,12 @@ impl Crew {
         self.state().idle += 1;
     }
 
-    /// It has got something; whether another thread has to be started now, which has been counted already.
-    pub(super) fn busy(&self) -> bool {
+    /// It waits no more, and has `something` to do or not; whether another thread has to be started now, which has been
+    /// counted already.
+    pub(super) fn busy(&self, something: bool) -> bool {
         let mut state = self.state();
         state.idle -= 1;
-        let start = state.idle == 0 && state.threads < THREADS_MAX;
+        let start = something && state.idle == 0 && state.threads < THREADS_MAX;
         state.threads += usize::from(start);
         start
     }
@@ -139,11 +140,13 @@ mod tests {
         crew.join();
         crew.idle();
         let mut threads = 1;
-        while crew.busy() {
+        while crew.busy(true) {
             threads += 1;
             crew.idle();
         }
         assert_eq!(threads, THREADS_MAX);
+        crew.idle();
+        assert!(!crew.busy(false), "nobody follows when a connection ends");
     }
 
     #[test]
