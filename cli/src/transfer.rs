@@ -7,6 +7,9 @@
 
 mod archive;
 
+use std::io::Read as _;
+use std::path::Path;
+
 use runtime_api::windlass::v1::transfer_event::Event;
 use runtime_api::windlass::v1::{ConvertRequest, PushRequest, TransferDone, TransferEvent};
 use tonic::{Status, Streaming};
@@ -72,6 +75,10 @@ pub(crate) async fn convert(global: &Global, args: &ConvertArgs) -> Result<(), C
         (false, Some(compression)) => compression.name(),
         (false, None) => "",
     };
+    let prioritized = match &args.prioritize {
+        Some(file) => prioritized(file)?,
+        None => Vec::new(),
+    };
     let what = format!("convert {} to {target}", image.name);
     let request = ConvertRequest {
         image: image.name,
@@ -81,6 +88,8 @@ pub(crate) async fn convert(global: &Global, args: &ConvertArgs) -> Result<(), C
         oci: args.oci,
         platforms: args.platforms.names(),
         all_platforms: args.platforms.all_platforms,
+        lazy: args.form().to_owned(),
+        prioritized,
     };
     let mut progress = Progress::choose(args.quiet, &global.format);
     let call = async {
@@ -100,6 +109,24 @@ pub(crate) async fn convert(global: &Global, args: &ConvertArgs) -> Result<(), C
         ),
         format => told(&done, format, args.quiet),
     }
+}
+
+/// Largest list of files to put first, in bytes: what one message to the engine holds.
+const PRIORITIZED_BYTES_MAX: u64 = 3 << 20;
+
+/// Reads the list of files to put first.
+///
+/// # Errors
+/// [`CliError::File`].
+fn prioritized(path: &Path) -> Result<Vec<u8>, CliError> {
+    let failed = |source| CliError::File { what: "read", path: path.to_owned(), source };
+    let mut list = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(PRIORITIZED_BYTES_MAX + 1).read_to_end(&mut list).map_err(failed)?;
+    if list.len() as u64 > PRIORITIZED_BYTES_MAX {
+        return Err(failed(std::io::ErrorKind::FileTooLarge.into()));
+    }
+    Ok(list)
 }
 
 /// Shows events until the one that ends them.

@@ -358,8 +358,21 @@ pub(crate) struct ConvertArgs {
     /// The same as --compression uncompressed
     #[arg(long, conflicts_with = "compression")]
     pub(crate) uncompress: bool,
+    /// Layers that are read before they have arrived, as gzip: for stargz-snapshotter and us
+    #[arg(long, group = "form", conflicts_with_all = ["compression", "uncompress"])]
+    pub(crate) estargz: bool,
+    /// The same as zstd, for one of two families: containers (podman, buildah; the default) or stargz
+    #[arg(
+        long, group = "form", value_enum, value_name = "DIALECT", num_args = 0..=1, require_equals = true,
+        default_missing_value = "containers", hide_possible_values = true,
+        conflicts_with_all = ["compression", "uncompress"]
+    )]
+    pub(crate) zstd_chunked: Option<Dialect>,
+    /// What is read first, put first: a file with a path a line, or a trace of `lazy trace export`
+    #[arg(long, value_name = "FILE", requires = "form")]
+    pub(crate) prioritize: Option<PathBuf>,
     /// Level of the compression: gzip 1 to 9, zstd 1 to 22
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     pub(crate) level: Option<i32>,
     /// Use OCI media types throughout
     #[arg(long)]
@@ -370,6 +383,27 @@ pub(crate) struct ConvertArgs {
     /// No progress: print only the digest
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// Whose zstd:chunked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dialect {
+    /// podman's and buildah's
+    Containers,
+    /// stargz-snapshotter's
+    Stargz,
+}
+
+impl ConvertArgs {
+    /// The lazy form that is asked for, as the engine takes it; empty is none.
+    pub(crate) fn form(&self) -> &'static str {
+        match (self.estargz, self.zstd_chunked) {
+            (true, _) => "estargz",
+            (false, Some(Dialect::Containers)) => "zstd-chunked",
+            (false, Some(Dialect::Stargz)) => "zstd-chunked=stargz",
+            (false, None) => "",
+        }
+    }
 }
 
 /// How layers are stored.

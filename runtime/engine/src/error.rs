@@ -195,6 +195,24 @@ pub enum EngineError {
         /// Why.
         source: storage_layer::PackError,
     },
+    /// A layer could not be written in a form that is read lazily.
+    #[error("layer {digest} of {reference} cannot be made lazy")]
+    MakeLazy {
+        /// The image.
+        reference: String,
+        /// The layer.
+        digest: Digest,
+        /// Why.
+        source: lazy_build::BuildError,
+    },
+    /// Not a form of layers that are read lazily.
+    #[error(
+        "{0:?} is no form of lazy layers: estargz, zstd-chunked, zstd-chunked=stargz and soci are, without a compression"
+    )]
+    UnknownLazyForm(String),
+    /// What is to be read first is neither a list of paths nor a trace.
+    #[error("the list of files to put first cannot be read: {0}")]
+    Prioritized(&'static str),
     /// Not a compression.
     #[error("{0:?} is no compression of layers: gzip, zstd and uncompressed are")]
     UnknownCompression(String),
@@ -359,10 +377,9 @@ impl EngineError {
             Self::Task(error) => error.kind(),
             Self::Network(error) if error.is_bad_request() => ErrorKind::InvalidArgument,
             Self::Network(_) => ErrorKind::FailedPrecondition,
-            Self::NamespaceMode { .. }
-            | Self::Log(_)
-            | Self::LogDriver(_)
-            | Self::RootDirectory { .. } => ErrorKind::InvalidArgument,
+            Self::NamespaceMode { .. } | Self::Log(_) | Self::LogDriver(_) | Self::RootDirectory { .. } => {
+                ErrorKind::InvalidArgument
+            }
             Self::Archive(error) => error.kind(),
             Self::UnknownCompression(_) => ErrorKind::InvalidArgument,
             Self::Recompress { source, .. } if is_disk_full(source) => ErrorKind::ResourceExhausted,
@@ -370,6 +387,11 @@ impl EngineError {
                 ErrorKind::InvalidArgument
             }
             Self::Recompress { .. } => ErrorKind::DataLoss,
+            Self::MakeLazy { source: lazy_build::BuildError::Level { .. }, .. }
+            | Self::UnknownLazyForm(_)
+            | Self::Prioritized(_) => ErrorKind::InvalidArgument,
+            Self::MakeLazy { source, .. } if is_disk_full(source) => ErrorKind::ResourceExhausted,
+            Self::MakeLazy { .. } => ErrorKind::DataLoss,
             Self::CalledOff => ErrorKind::Cancelled,
             Self::Store(error) => error.kind(),
             Self::Snapshot(error) => error.kind(),

@@ -34,7 +34,7 @@ pub use archive::{ArchiveError, ExportRequest, ImportRequest};
 pub use check::{CheckNews, CheckReport, CheckRequest, Found, Healed, Outcome};
 pub use collect::{Budget, CollectRequest};
 pub use container::{ContainerState, LogWish, NetworkWish, RUNTIME_OPTIONS, RunRequest, Started, Status};
-pub use convert::ConvertRequest;
+pub use convert::{ConvertRequest, LazyForm};
 pub use diff::DiffRequest;
 pub use engine::{Engine, EngineConfig, EngineInfo};
 pub use error::EngineError;

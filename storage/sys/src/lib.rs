@@ -6,6 +6,7 @@
 pub mod child;
 pub mod clone;
 pub mod durable;
+pub mod fifo;
 pub mod fuse;
 pub mod inflate;
 pub mod map;
@@ -17,6 +18,8 @@ mod place;
 pub mod process;
 pub mod prompt;
 pub mod rootfs;
+pub mod scratch;
+pub mod sealed;
 pub mod socket;
 pub mod terminal;
 pub mod tree;

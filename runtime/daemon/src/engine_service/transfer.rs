@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use runtime_api::windlass::v1 as wire;
 use runtime_engine::{
-    ConvertRequest, Engine, EngineError, ExportRequest, ImportRequest, PushRequest, TransferEvent,
+    ConvertRequest, Engine, EngineError, ExportRequest, ImportRequest, LazyForm, PushRequest, TransferEvent,
     Transferred,
 };
 use storage_model::Namespace;
@@ -57,6 +57,8 @@ pub(super) fn convert_in(request: wire::ConvertRequest) -> Result<ConvertRequest
         oci: request.oci,
         platforms: request.platforms,
         all_platforms: request.all_platforms,
+        lazy: LazyForm::parse(&request.lazy).map_err(status)?,
+        prioritized: request.prioritized,
     })
 }
 

@@ -5,13 +5,14 @@
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
-use storage_model::{Descriptor, Digest, media};
+use storage_model::{Compression, Descriptor, DiffId, Digest, media};
 
 /// Beginnings of annotations that describe a layer's bytes as they were: tables of contents of lazy formats.
-const STALE: [&str; 4] = [
+const STALE: [&str; 5] = [
     "containerd.io/snapshot/stargz/",
     "io.github.containers.zstd-chunked.",
     "io.containers.estargz.",
+    "io.containers.zstd-chunked.",
     "com.amazon.soci.",
 ];
 
@@ -35,28 +36,75 @@ pub(super) fn typed(media_type: &str, oci: bool) -> &str {
     found.map_or(media_type, |(_, oci)| oci)
 }
 
-/// A manifest whose layers `before` are now `after`; its type and its bytes.
+/// The type of a layer of a lazy form: OCI's, since docker's have no annotations.
+pub(super) fn lazy_type(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => media::OCI_LAYER,
+        Compression::Gzip => media::OCI_LAYER_GZIP,
+        Compression::Zstd => media::OCI_LAYER_ZSTD,
+    }
+}
+
+/// What of a manifest changes besides its types.
+#[derive(Default)]
+pub(super) struct Changes<'a> {
+    /// The layers as they were.
+    pub(super) before: &'a [Descriptor],
+    /// The layers as they are now, as many.
+    pub(super) after: &'a [Descriptor],
+    /// The config as it is now, if it changed.
+    pub(super) config: Option<&'a Descriptor>,
+    /// What the manifest it is about is now, if that changed.
+    pub(super) subject: Option<&'a Descriptor>,
+    /// Annotations of the manifest, besides those it has.
+    pub(super) annotations: &'a [(&'a str, String)],
+}
+
+/// A manifest after `changes`; its type and its bytes.
 pub(super) fn manifest(
     media_type: &str,
     bytes: &[u8],
-    before: &[Descriptor],
-    after: &[Descriptor],
+    changes: &Changes<'_>,
     oci: bool,
 ) -> (String, Vec<u8>) {
+    let Changes { before, after, config, subject, annotations } = changes;
     edited(media_type, bytes, oci, |document| {
-        if let Some(config) = document.get_mut("config").and_then(Value::as_object_mut) {
-            retype(config, oci);
+        for (key, value) in *annotations {
+            let all = document.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
+            if let Some(all) = all.as_object_mut() {
+                all.insert((*key).to_owned(), Value::String(value.clone()));
+            }
+        }
+        for (key, after) in [("config", config), ("subject", subject)] {
+            if let Some(before) = document.get_mut(key).and_then(Value::as_object_mut) {
+                if let Some(after) = after {
+                    replace(before, after);
+                }
+                retype(before, oci);
+            }
         }
         let layers = document.get_mut("layers").and_then(Value::as_array_mut);
-        for ((layer, before), after) in layers.into_iter().flatten().zip(before).zip(after) {
+        for ((layer, before), after) in layers.into_iter().flatten().zip(*before).zip(*after) {
             let Some(layer) = layer.as_object_mut() else { continue };
-            if before.digest != after.digest {
+            if before.digest != after.digest || before.annotations != after.annotations {
                 replace(layer, after);
                 without_stale(layer);
+                annotate(layer, after);
             }
             retype(layer, oci);
         }
     })
+}
+
+/// A config whose layers have other diff IDs now; its bytes. Everything else stays.
+pub(super) fn config(bytes: &[u8], diff_ids: &[DiffId]) -> Vec<u8> {
+    edited(media::OCI_CONFIG, bytes, false, |document| {
+        if let Some(rootfs) = document.get_mut("rootfs").and_then(Value::as_object_mut) {
+            let diff_ids = diff_ids.iter().map(|diff_id| Value::String(diff_id.to_string())).collect();
+            rootfs.insert("diff_ids".to_owned(), Value::Array(diff_ids));
+        }
+    })
+    .1
 }
 
 /// An index with what `renewed` says of its entries; those it does not know are left out.
@@ -74,6 +122,7 @@ pub(super) fn index(
                 match digest.and_then(|digest: Digest| renewed.get(&digest)) {
                     Some(after) => {
                         replace(entry, after);
+                        follow(entry, renewed);
                         true
                     }
                     None => false,
@@ -81,6 +130,16 @@ pub(super) fn index(
             });
         }
     })
+}
+
+/// BuildKit's link from an attestation to its image goes on to what that image is now.
+fn follow(entry: &mut Map<String, Value>, renewed: &HashMap<Digest, Descriptor>) {
+    let annotations = entry.get_mut("annotations").and_then(Value::as_object_mut);
+    let Some(link) = annotations.and_then(|all| all.get_mut("vnd.docker.reference.digest")) else { return };
+    let before = link.as_str().and_then(|text| text.parse::<Digest>().ok());
+    if let Some(after) = before.and_then(|before| renewed.get(&before)) {
+        *link = Value::String(after.digest.to_string());
+    }
 }
 
 /// A document after `edit`; its own bytes if that changed nothing.
@@ -118,6 +177,17 @@ fn replace(descriptor: &mut Map<String, Value>, after: &Descriptor) {
     descriptor.insert("size".to_owned(), Value::from(after.size));
 }
 
+/// What the layer's bytes say of themselves, besides what its maker said.
+fn annotate(descriptor: &mut Map<String, Value>, after: &Descriptor) {
+    if after.annotations.is_empty() {
+        return;
+    }
+    let all = descriptor.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
+    if let Some(all) = all.as_object_mut() {
+        all.extend(after.annotations.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))));
+    }
+}
+
 fn without_stale(descriptor: &mut Map<String, Value>) {
     if let Some(annotations) = descriptor.get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.retain(|key, _| !STALE.iter().any(|stale| key.starts_with(stale)));
@@ -135,6 +205,56 @@ mod tests {
         Descriptor::of(media_type, name.as_bytes())
     }
 
+    fn changes<'a>(before: &'a [Descriptor], after: &'a [Descriptor]) -> Changes<'a> {
+        Changes { before, after, ..Changes::default() }
+    }
+
+    #[test]
+    fn what_a_layer_says_of_its_bytes_is_added_and_its_config_and_diff_ids_follow() {
+        let before = [layer("a", media::DOCKER_LAYER_GZIP)];
+        let mut after = before.clone();
+        after[0].digest = Digest::of(b"lazy");
+        after[0].annotations.insert("containerd.io/snapshot/stargz/toc.digest".to_owned(), "new".to_owned());
+        let text = serde_json::json!({
+            "config": {"mediaType": media::DOCKER_CONFIG, "digest": Digest::of(b"c").to_string(), "size": 1},
+            "layers": [{"mediaType": before[0].media_type, "digest": before[0].digest.to_string(), "size": 1,
+                "annotations": {"mine": "stays", "containerd.io/snapshot/stargz/toc.digest": "old"}}],
+        });
+        let config = Descriptor::of(media::OCI_CONFIG, b"another");
+        let annotations = [("a", "b".to_owned())];
+        let changes =
+            Changes { config: Some(&config), annotations: &annotations, ..changes(&before, &after) };
+        let (_, bytes) = manifest(media::DOCKER_MANIFEST, text.to_string().as_bytes(), &changes, true);
+        let written: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(written["config"]["digest"], config.digest.to_string());
+        assert_eq!(written["layers"][0]["annotations"]["mine"], "stays");
+        assert_eq!(written["layers"][0]["annotations"]["containerd.io/snapshot/stargz/toc.digest"], "new");
+        assert_eq!(written["annotations"]["a"], "b");
+        let diff_ids = [DiffId(Digest::of(b"one")), DiffId(Digest::of(b"two"))];
+        let bytes =
+            super::config(br#"{"os":"linux","rootfs":{"type":"layers","diff_ids":[]},"x":1}"#, &diff_ids);
+        let written: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!((&written["x"], &written["rootfs"]["type"]), (&Value::from(1), &Value::from("layers")));
+        assert_eq!(written["rootfs"]["diff_ids"][1], diff_ids[1].to_string());
+    }
+
+    #[test]
+    fn an_attestation_goes_on_to_what_its_image_is_now() {
+        let (image, attestation) = (Digest::of(b"image"), Digest::of(b"attestation"));
+        let text = serde_json::json!({"manifests": [
+            {"digest": image.to_string(), "size": 1, "mediaType": media::OCI_MANIFEST},
+            {"digest": attestation.to_string(), "size": 1, "mediaType": media::OCI_MANIFEST,
+             "annotations": {"vnd.docker.reference.digest": image.to_string()}},
+        ]});
+        let after = Descriptor::of(media::OCI_MANIFEST, b"renewed");
+        let same = Descriptor::new(media::OCI_MANIFEST, attestation, 1);
+        let renewed = HashMap::from([(image, after.clone()), (attestation, same)]);
+        let (_, bytes) = index(media::OCI_INDEX, text.to_string().as_bytes(), &renewed, false);
+        let written: Value = serde_json::from_slice(&bytes).unwrap();
+        let link = &written["manifests"][1]["annotations"]["vnd.docker.reference.digest"];
+        assert_eq!(*link, after.digest.to_string());
+    }
+
     #[test]
     fn what_changed_is_replaced_and_everything_else_stays() {
         let before = [layer("a", media::DOCKER_LAYER_GZIP), layer("b", media::DOCKER_LAYER_GZIP)];
@@ -150,7 +270,7 @@ mod tests {
             "annotations": {"a": "b"},
         });
         let (media_type, bytes) =
-            manifest(media::DOCKER_MANIFEST, text.to_string().as_bytes(), &before, &after, true);
+            manifest(media::DOCKER_MANIFEST, text.to_string().as_bytes(), &changes(&before, &after), true);
         assert_eq!(media_type, media::OCI_MANIFEST);
         let written: Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(written["mediaType"], media::OCI_MANIFEST);
@@ -170,7 +290,7 @@ mod tests {
             before[0].digest,
             media::OCI_LAYER_GZIP
         );
-        let (_, bytes) = manifest(media::OCI_MANIFEST, text.as_bytes(), &before, &before, true);
+        let (_, bytes) = manifest(media::OCI_MANIFEST, text.as_bytes(), &changes(&before, &before), true);
         assert_eq!(bytes, text.as_bytes());
     }
 

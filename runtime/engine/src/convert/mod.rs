@@ -2,21 +2,29 @@
 //!
 //! `lease -> recompress layers -> write manifests -> write indexes -> publish -> release`
 //!
-//! The tars stay byte for byte what they were, so diff IDs, configs and unpacked snapshots stay too; only blobs and the
-//! documents that name them are new. The same image converted twice is the same image, here or elsewhere. What is not said
-//! of something any more is left out: attestations of manifests that changed, annotations that index the old bytes.
+//! In another compression the tars stay byte for byte what they were, so diff IDs, configs and unpacked snapshots stay too;
+//! only blobs and the documents that name them are new. In most lazy forms the tars are in another order and have their table
+//! of contents in them: the config says their new diff IDs. The same image converted twice is the same image, here or
+//! elsewhere. What is not said of something any more is left out: annotations that index the old bytes, and attestations
+//! of manifests that changed; a lazy image is the same image for another way to it, and keeps them.
 
 mod documents;
+mod lazy;
+mod prioritized;
 mod recompress;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use storage_content::{ImageRecord, Space};
-use storage_model::{Compression, Descriptor, Digest, Document, ImageConfig, Namespace, media};
+use storage_model::{
+    Compression, Descriptor, DiffId, Digest, Document, ImageConfig, Labels, Namespace, media,
+};
 use tokio::sync::mpsc::Sender;
 
+use recompress::Counted;
 pub(crate) use recompress::{Recompression, recompress};
 
 /// The index `bytes` with what `renewed` says of its entries, without those it does not know.
@@ -52,6 +60,18 @@ pub struct ConvertRequest {
     pub platforms: Vec<String>,
     /// All platforms, each of which must be here.
     pub all_platforms: bool,
+    /// A form in which layers are read lazily; then there is no compression.
+    pub lazy: Option<LazyForm>,
+    /// What is read first: a path a line, or a trace. Empty: nothing.
+    pub prioritized: Vec<u8>,
+}
+
+/// Forms of layers that are read before they have arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LazyForm {
+    /// Layers of that format.
+    Layers(lazy_build::Format),
 }
 
 impl ConvertRequest {
@@ -67,6 +87,25 @@ impl ConvertRequest {
             "uncompressed" | "none" => Ok(Some(Compression::None)),
             other => Err(EngineError::UnknownCompression(other.chars().take(64).collect())),
         }
+    }
+}
+
+impl LazyForm {
+    /// The form that a word means; empty is none.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownLazyForm`].
+    pub fn parse(word: &str) -> Result<Option<Self>, EngineError> {
+        use lazy_build::{Dialect, Format};
+        Ok(Some(match word {
+            "" => return Ok(None),
+            "estargz" => Self::Layers(Format::Estargz),
+            "zstd-chunked" | "zstd-chunked=containers" => {
+                Self::Layers(Format::ZstdChunked(Dialect::Containers))
+            }
+            "zstd-chunked=stargz" => Self::Layers(Format::ZstdChunked(Dialect::Stargz)),
+            other => return Err(EngineError::UnknownLazyForm(other.chars().take(64).collect())),
+        }))
     }
 }
 
@@ -88,7 +127,7 @@ impl Engine {
         let begun = Instant::now();
         let lease = WorkLease::take(self, namespace, "convert", AfterFailure::Discard).await?;
         let board = Board::start(events);
-        let converted = convert_leased(&lease, request, &board).await;
+        let converted = convert_leased(&lease, request, &board, &self.config().root).await;
         let mut converted = lease.end(converted).await?;
         converted.seconds = begun.elapsed().as_secs_f64();
         Ok(converted)
@@ -99,9 +138,10 @@ async fn convert_leased(
     lease: &WorkLease,
     request: ConvertRequest,
     board: &Arc<Board>,
+    root: &Path,
 ) -> Result<Transferred, EngineError> {
     let wanted = Wanted::new(&request.platforms, request.all_platforms)?;
-    let oci = request.oci || request.compression == Some(Compression::Zstd);
+    let oci = request.oci || request.lazy.is_some() || request.compression == Some(Compression::Zstd);
     let (space, image) = (lease.space.clone(), request.image.clone());
     let source = blocking(move || resolve::find(&space, &image)).await?;
     lease.keep(source.target.digest).await?;
@@ -109,16 +149,22 @@ async fn convert_leased(
         let (space, name, target) = (lease.space.clone(), source.name.clone(), source.target.clone());
         blocking(move || Contents::read(&space, &name, &target, &wanted)).await?
     };
-    let how = request.compression.map(|to| Recompression::to(to, request.level, oci));
+    let how = Converting::new(&request, oci, root)?;
     let mut renewed: HashMap<Digest, Descriptor> = HashMap::new();
+    let mut done: HashMap<Digest, lazy::Rewritten> = HashMap::new();
     let mut bytes = 0;
-    for member in contents.members.iter().filter(|member| !is_attestation(&member.descriptor)) {
-        let layers = match &how {
-            Some(how) => recompress_member(lease, board, &source.name, member, how).await?,
-            None => member.manifest.layers.clone(),
-        };
-        bytes += layers.iter().map(|layer| layer.size).sum::<u64>();
-        let manifest = write_manifest(lease, &source.name, member, layers, oci).await?;
+    // What is about an image comes after it: it says what the image is now.
+    let (about, images): (Vec<&Member>, Vec<&Member>) = contents
+        .members
+        .iter()
+        .filter(|member| how.is_lazy() || !is_attestation(&member.descriptor))
+        .partition(|member| member.manifest.subject.is_some());
+    for member in images.into_iter().chain(about) {
+        let after = convert_member(lease, board, &source.name, member, &how, &mut done).await?;
+        bytes += after.layers.iter().map(|layer| layer.size).sum::<u64>();
+        let subject =
+            member.manifest.subject.as_ref().and_then(|subject| renewed.get(&subject.digest)).cloned();
+        let manifest = write_manifest(lease, &source.name, member, after, subject, oci).await?;
         renewed.insert(member.descriptor.digest, manifest);
     }
     let target = write_indexes(lease, board, &source.name, contents, renewed, oci).await?;
@@ -126,39 +172,124 @@ async fn convert_leased(
     Ok(Transferred { images: vec![image], bytes, seconds: 0.0 })
 }
 
-/// The layers of one manifest, compressed anew and proved to be what its config says.
-async fn recompress_member(
+/// What is done to layers.
+enum Converting {
+    Nothing,
+    Recompress(Recompression),
+    Rewrite(Arc<lazy::Rewriting>),
+}
+
+impl Converting {
+    fn new(request: &ConvertRequest, oci: bool, root: &Path) -> Result<Self, EngineError> {
+        let prioritized = prioritized::paths(&request.prioritized)?;
+        Ok(match (request.lazy, request.compression) {
+            (Some(_), Some(_)) => return Err(EngineError::UnknownLazyForm("lazy and a compression".into())),
+            (None, None) => Self::Nothing,
+            (None, Some(to)) => Self::Recompress(Recompression::to(to, request.level, oci)),
+            (Some(LazyForm::Layers(format)), None) => {
+                let (scratch, level) = (root.to_owned(), request.level);
+                Self::Rewrite(Arc::new(lazy::Rewriting { format, level, prioritized, scratch }))
+            }
+        })
+    }
+
+    fn is_lazy(&self) -> bool {
+        matches!(self, Self::Rewrite(_))
+    }
+}
+
+/// A member's layers, and its config if that changed.
+struct After {
+    layers: Vec<Descriptor>,
+    config: Option<Descriptor>,
+}
+
+/// The layers of one manifest, made anew and proved to be what its config says.
+async fn convert_member(
     lease: &WorkLease,
     board: &Arc<Board>,
     name: &str,
     member: &Member,
-    how: &Recompression,
-) -> Result<Vec<Descriptor>, EngineError> {
+    how: &Converting,
+    done: &mut HashMap<Digest, lazy::Rewritten>,
+) -> Result<After, EngineError> {
     let manifest = &member.manifest;
-    if !media::is_config(&manifest.config.media_type) {
-        // An artifact's layers are no tars of ours.
-        return Ok(manifest.layers.clone());
+    // An artifact's layers are no tars of ours.
+    if matches!(how, Converting::Nothing) || !media::is_config(&manifest.config.media_type) {
+        return Ok(After { layers: manifest.layers.clone(), config: None });
+    }
+    if is_attestation(&member.descriptor) {
+        return Ok(After { layers: manifest.layers.clone(), config: None });
     }
     let (space, described, owner) = (lease.space.clone(), manifest.config.clone(), name.to_owned());
-    let config = blocking(move || stored::config(&space, &owner, &described)).await?;
-    let config = ImageConfig::parse(&config, manifest.layers.len()).map_err(|source| {
-        EngineError::Config { reference: name.to_owned(), digest: manifest.config.digest, source }
+    let bytes = blocking(move || stored::config(&space, &owner, &described)).await?;
+    let config = ImageConfig::parse(&bytes, manifest.layers.len()).map_err(|source| EngineError::Config {
+        reference: name.to_owned(),
+        digest: manifest.config.digest,
+        source,
     })?;
-    recompress(lease, board, name, &manifest.layers, &config.rootfs.diff_ids, how).await
+    let diff_ids = &config.rootfs.diff_ids;
+    match how {
+        Converting::Nothing => Ok(After { layers: manifest.layers.clone(), config: None }),
+        Converting::Recompress(how) => {
+            let layers = recompress(lease, board, name, &manifest.layers, diff_ids, how).await?;
+            Ok(After { layers, config: None })
+        }
+        Converting::Rewrite(how) => {
+            let (mut layers, mut after) = (Vec::new(), Vec::new());
+            for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
+                // Images of several platforms share layers.
+                let rewritten = match done.get(&layer.digest) {
+                    Some(rewritten) => rewritten.clone(),
+                    None => lazy::rewrite(lease, board, name, layer, *diff_id, how).await?,
+                };
+                done.insert(layer.digest, rewritten.clone());
+                layers.push(rewritten.layer);
+                after.push(rewritten.diff_id);
+            }
+            let config = match after == *diff_ids {
+                true => None,
+                false => Some(write_config(lease, &manifest.config, &bytes, &after).await?),
+            };
+            Ok(After { layers, config })
+        }
+    }
+}
+
+/// Stores the config with other diff IDs.
+async fn write_config(
+    lease: &WorkLease,
+    before: &Descriptor,
+    bytes: &[u8],
+    diff_ids: &[DiffId],
+) -> Result<Descriptor, EngineError> {
+    let written = documents::config(bytes, diff_ids);
+    let mut after = before.clone();
+    (after.digest, after.size) = (Digest::of(&written), written.len() as u64);
+    let (space, config) = (lease.space.clone(), after.clone());
+    blocking(move || store_small(&space, &config, &written, Labels::new())).await?;
+    Ok(after)
 }
 
 async fn write_manifest(
     lease: &WorkLease,
     name: &str,
     member: &Member,
-    layers: Vec<Descriptor>,
+    after: After,
+    subject: Option<Descriptor>,
     oci: bool,
 ) -> Result<Descriptor, EngineError> {
     let (space, name, member) = (lease.space.clone(), name.to_owned(), member.clone());
     blocking(move || {
         let bytes = stored::bytes(&space, &name, &member.descriptor)?;
-        let (media_type, written) =
-            documents::manifest(&member.descriptor.media_type, &bytes, &member.manifest.layers, &layers, oci);
+        let changes = documents::Changes {
+            before: &member.manifest.layers,
+            after: &after.layers,
+            config: after.config.as_ref(),
+            subject: subject.as_ref(),
+            annotations: &[],
+        };
+        let (media_type, written) = documents::manifest(&member.descriptor.media_type, &bytes, &changes, oci);
         store(&space, &name, &member.descriptor, media_type, &written)
     })
     .await
@@ -178,6 +309,9 @@ async fn write_indexes(
         let changed = renewed.iter().any(|(before, after)| *before != after.digest);
         let mut dropped = 0;
         for member in contents.members.iter().filter(|member| is_attestation(&member.descriptor)) {
+            if renewed.contains_key(&member.descriptor.digest) {
+                continue;
+            }
             if changed {
                 dropped += 1;
             } else {

@@ -186,9 +186,9 @@ impl Job {
 }
 
 /// A blob whose reading is told.
-struct Counted {
-    blob: File,
-    item: Arc<crate::transfer::Item>,
+pub(super) struct Counted {
+    pub(super) blob: File,
+    pub(super) item: Arc<crate::transfer::Item>,
 }
 
 impl io::Read for Counted {
