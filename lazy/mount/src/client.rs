@@ -91,6 +91,8 @@ impl Client {
             attempt += 1;
             match self.mount_once(request) {
                 Err(ClientError::Io { source, .. }) if is_gone(&source) && attempt < ATTEMPTS => self.pause(),
+                // It ended between two calls, because nothing was left to serve.
+                Err(ClientError::NotRunning { .. }) if attempt < ATTEMPTS => self.pause(),
                 outcome => return outcome,
             }
         }

@@ -50,9 +50,9 @@ impl Places {
         self.durable().join("traces").join(name)
     }
 
-    /// Verified blobs of the engine's store, read before any registry is asked: `ROOT/blobs/sha256`.
+    /// Verified blobs of the engine's store, read before any registry is asked: `ROOT/blobs`, with `sha256/HEX` below.
     pub fn blobs(&self) -> PathBuf {
-        self.root.join("blobs").join("sha256")
+        self.root.join("blobs")
     }
 
     /// Where the image called `name` is mounted: `STATE/lazy/NAME`.

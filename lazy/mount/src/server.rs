@@ -14,7 +14,6 @@ mod checkpoints;
 mod link;
 mod metrics;
 mod mounts;
-mod sources;
 mod table;
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -24,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lazy_fetch::{Config, FetchError, Fetcher};
+use lazy_fetch::{Config, FetchError, Fetcher, RegistrySources};
 use storage_sys::fuse::Device;
 use storage_sys::process::{self, Watch, poll};
 use storage_sys::socket::Connection;
@@ -72,11 +71,12 @@ fn run(places: &Places) -> Result<(), ServerError> {
     let link::Inheritance { link, mounts } =
         link::inherit(places, table.clone()).map_err(ServerError::Keeper)?;
     let (alarm, bell) = io::pipe().map_err(ServerError::Wait)?;
+    let sources = Arc::new(RegistrySources::new(vec![places.blobs()]));
     let server = Arc::new(Server {
         table,
         link,
-        fetcher: open_cache(places),
-        sources: sources::Logins::default(),
+        fetcher: open_cache(places, sources.clone()),
+        sources,
         scratch: places.durable().join("scratch"),
         bell,
         clients: AtomicUsize::new(0),
@@ -88,10 +88,9 @@ fn run(places: &Places) -> Result<(), ServerError> {
     serve(&server, alarm)
 }
 
-fn open_cache(places: &Places) -> Result<Fetcher, FetchError> {
+fn open_cache(places: &Places, sources: Arc<RegistrySources>) -> Result<Fetcher, FetchError> {
     let cache = places.cache();
-    let opened = refuse_own_mounts(&cache)
-        .and_then(|()| Fetcher::open(&cache, Config::default(), sources::all(places)));
+    let opened = refuse_own_mounts(&cache).and_then(|()| Fetcher::open(&cache, Config::default(), sources));
     opened.inspect_err(|error| {
         tracing::error!(%error, cache = %cache.display(), "lazy images cannot be read without their cache");
     })
@@ -117,7 +116,7 @@ struct Server {
     table: Arc<Table>,
     link: Link,
     fetcher: Result<Fetcher, FetchError>,
-    sources: sources::Logins,
+    sources: Arc<RegistrySources>,
     scratch: std::path::PathBuf,
     /// Rung when a connection has ended.
     bell: PipeWriter,

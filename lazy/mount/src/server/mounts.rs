@@ -1,5 +1,6 @@
 //! Connections: taking on a new one, and one that a dead server has left.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -7,6 +8,8 @@ use std::sync::Arc;
 
 use lazy_fetch::{FetchError, Image, ImageSpec, Trace, Wanted, decode_path};
 use lazy_index::{ImageIndex, NodeId};
+use storage_model::Reference;
+use storage_registry::Credentials;
 use storage_sys::fuse::{Abort, BackingId, Device, abort_connection};
 
 use super::checkpoints::TocFiles;
@@ -152,9 +155,7 @@ impl Server {
                 request.origins.len()
             )));
         }
-        if let Some(login) = &request.login {
-            self.sources.set(request, login);
-        }
+        self.log_in(request);
         let files = blobs.iter().map(|(blob, _)| *blob).zip(request.tocs.iter().cloned()).collect();
         let mut origins = request.origins.clone();
         origins.resize_with(blobs.len(), Vec::new);
@@ -165,6 +166,18 @@ impl Server {
             origins,
         };
         fetcher.image(spec).map_err(|error| internal(&error))
+    }
+
+    /// Tells the sources the login that was given by hand, for the registries of the origins.
+    fn log_in(&self, request: &MountRequest) {
+        let Some(login) = &request.login else { return };
+        let references = request.origins.iter().flatten().filter_map(|origin| origin.reference.parse().ok());
+        let registries: BTreeSet<_> =
+            references.map(|reference: Reference| reference.registry().to_owned()).collect();
+        for registry in registries {
+            let credentials = Credentials::password(login.username.clone(), login.password.clone());
+            self.sources.set_login(&registry, Some(credentials));
+        }
     }
 
     /// Starts what the request wants to be fetched before anybody reads it.
