@@ -16,7 +16,9 @@ use runtime_api::containerd::services::introspection::v1::introspection_client::
 use runtime_api::containerd::services::leases::v1::leases_client::LeasesClient;
 use runtime_api::containerd::services::namespaces::v1::namespaces_client::NamespacesClient;
 use runtime_api::containerd::services::snapshots::v1::snapshots_client::SnapshotsClient;
+use runtime_api::containerd::services::tasks::v1::tasks_client::TasksClient;
 use runtime_api::windlass::v1::InfoRequest;
+use runtime_api::windlass::v1::containers_client::ContainersClient as LivesClient;
 use runtime_api::windlass::v1::engine_client::EngineClient;
 use runtime_api::windlass::v1::lazy_client::LazyClient;
 use runtime_api::{LEASE_HEADER, MESSAGE_BYTES_MAX, NAMESPACE_HEADER};
@@ -137,6 +139,18 @@ impl Client {
     /// Images that are shown before they have arrived.
     pub(crate) fn lazy(&self) -> LazyClient<Link> {
         LazyClient::with_interceptor(self.channel.clone(), self.scope.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// What is done with containers.
+    pub(crate) fn lives(&self) -> LivesClient<Link> {
+        LivesClient::with_interceptor(self.channel.clone(), self.scope.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Processes, as containerd's clients see them.
+    pub(crate) fn tasks(&self) -> TasksClient<Link> {
+        TasksClient::with_interceptor(self.channel.clone(), self.scope.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 

@@ -233,6 +233,20 @@ pub(crate) enum CliError {
         /// Why.
         source: io::Error,
     },
+    /// A command without anything to do.
+    #[error("there is nothing to do: {0}")]
+    NothingToDo(&'static str),
+    /// Output that is kept nowhere.
+    #[error("what container {id} prints is kept nowhere: {why}", why = not_kept(.driver))]
+    NoLog {
+        /// The container.
+        id: String,
+        /// Where it goes instead.
+        driver: String,
+    },
+    /// Both sides of a copy are here, or both are containers'.
+    #[error("one side of cp is a container's, ID:PATH, and the other one is not")]
+    CopySides,
     /// Signals, threads or the terminal of this process.
     #[error("set up {0}")]
     Process(&'static str, #[source] io::Error),
@@ -297,6 +311,13 @@ pub(crate) enum StartError {
     },
 }
 
+fn not_kept(driver: &str) -> String {
+    match driver {
+        "" => "a client is attached to it".to_owned(),
+        driver => format!("it goes to {}", crate::output::printable(driver)),
+    }
+}
+
 fn last_words(words: &[String], log: &std::path::Path) -> String {
     if words.is_empty() {
         return format!(" and left nothing in {}", log.display());
@@ -339,6 +360,8 @@ impl CliError {
             | Self::Entrypoint { .. }
             | Self::Template(_)
             | Self::Terminal(_)
+            | Self::NothingToDo(_)
+            | Self::CopySides
             | Self::TerminalInput(_) => exit::USAGE,
             Self::NotChecked(error) => match error.exit_code() {
                 exit::FAILURE | exit::USAGE => exit::NOT_CHECKED,

@@ -166,7 +166,9 @@ pub(crate) fn summary(done: &Done, moved: bool) -> String {
     let took = amount::duration(Duration::from_secs_f64(seconds));
     let fetched = amount::size(done.fetched_bytes);
     if done.snapshotter == "lazy" && moved {
-        return format!("Pulled {name} ({digest}) lazily: {fetched} in {took}; the rest arrives when it is read");
+        return format!(
+            "Pulled {name} ({digest}) lazily: {fetched} in {took}; the rest arrives when it is read"
+        );
     }
     if done.fetched_bytes >= RATE_BYTES_MIN {
         let rate = amount::size((done.fetched_bytes as f64 / seconds.max(0.001)) as u64);

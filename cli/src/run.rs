@@ -6,6 +6,7 @@
 
 mod attach;
 mod environment;
+mod exec;
 mod request;
 mod security;
 mod signals;
@@ -20,6 +21,8 @@ use crate::image::{self, Details, Image};
 use crate::output;
 use crate::progress::Progress;
 use crate::pull;
+
+pub(crate) use exec::exec;
 
 /// Runs the container; returns the exit code of its process.
 ///

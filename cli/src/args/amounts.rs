@@ -1,12 +1,15 @@
 //! Values of limits, ports and policies.
 
 use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
 
 use runtime_api::windlass::v1::{PortMapping, Ulimit};
 use runtime_network::Port;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::network::Ports;
-use super::value::{signal, size};
+use super::value::{lifetime, signal, size};
 
 /// `[[ADDRESS:]HOST:]CONTAINER[/PROTOCOL]`.
 pub(super) fn publish(text: &str) -> Result<Ports, String> {
@@ -86,6 +89,24 @@ pub(super) fn seconds(text: &str) -> Result<u32, String> {
     digits.parse().map_err(|_| format!("{text:?} is not a number of seconds"))
 }
 
+/// A moment: a time ago (`10m`), seconds since 1970, or RFC 3339.
+pub(super) fn moment(text: &str) -> Result<SystemTime, String> {
+    if let Ok(ago) = lifetime(text)
+        && text != "0"
+    {
+        return Ok(SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH));
+    }
+    if let Ok(seconds) = text.parse::<u64>() {
+        let since = Duration::from_secs(seconds);
+        return SystemTime::UNIX_EPOCH
+            .checked_add(since)
+            .ok_or_else(|| format!("{text:?} is too late a time"));
+    }
+    let time = OffsetDateTime::parse(text, &Rfc3339);
+    time.map(SystemTime::from)
+        .map_err(|_| format!("{text:?} is no time: write 10m for ten minutes ago, or 2026-01-31T12:00:00Z"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,10 +141,20 @@ mod tests {
     }
 
     #[test]
+    fn a_moment_is_ago_or_a_date() {
+        assert_eq!(moment("1970-01-01T00:01:00Z").unwrap(), SystemTime::UNIX_EPOCH + Duration::from_secs(60));
+        assert_eq!(moment("60").unwrap(), SystemTime::UNIX_EPOCH + Duration::from_secs(60));
+        assert!(moment("1h").unwrap() < SystemTime::now() && moment("yesterday").is_err());
+    }
+
+    #[test]
     fn ports_are_those_of_the_network() {
         let Ports(ports) = publish("127.0.0.1:8000-8001:80-81/udp").unwrap();
         assert_eq!(ports.len(), 2);
-        assert_eq!((ports[1].host_port, ports[1].container_port, ports[1].protocol.as_str()), (8001, 81, "udp"));
+        assert_eq!(
+            (ports[1].host_port, ports[1].container_port, ports[1].protocol.as_str()),
+            (8001, 81, "udp")
+        );
         assert!(publish("x").is_err());
     }
 }

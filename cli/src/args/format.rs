@@ -116,6 +116,43 @@ pub(crate) mod fields {
         "Runtime",
         "Snapshotter",
         "Labels",
+        "Addresses",
+        "Ports",
+        "Network",
+        "Restart",
+        "Restarts",
+        "Error",
+    ];
+    pub(crate) const STATS: &[&str] = &[
+        "Id",
+        "CpuPercent",
+        "Cpu",
+        "MemoryBytes",
+        "MemoryLimitBytes",
+        "Memory",
+        "Limit",
+        "MemoryPercent",
+        "NetworkReceivedBytes",
+        "NetworkSentBytes",
+        "Network",
+        "BlockReadBytes",
+        "BlockWrittenBytes",
+        "Block",
+        "Pids",
+        "Error",
+    ];
+    pub(crate) const PROCESSES: &[&str] = &[
+        "Pid",
+        "Ppid",
+        "Uid",
+        "State",
+        "CpuMs",
+        "Time",
+        "MemoryBytes",
+        "Memory",
+        "Started",
+        "Tty",
+        "Command",
     ];
     pub(crate) const TASKS: &[&str] = &["Id", "Pid", "Status", "ExitCode", "Exit"];
     pub(crate) const PLUGINS: &[&str] =

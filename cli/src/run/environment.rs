@@ -39,7 +39,11 @@ pub(super) fn labels(path: &Path) -> Result<Vec<(String, String)>, CliError> {
     let text = fs::read_to_string(path).map_err(failed)?;
     // A name alone is a label without a value.
     let lines = parse(path, &text, &|_| Some(String::new()))?;
-    Ok(lines.iter().filter_map(|line| line.split_once('=')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect())
+    Ok(lines
+        .iter()
+        .filter_map(|line| line.split_once('='))
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        .collect())
 }
 
 fn parse(path: &Path, text: &str, here: &impl Fn(&str) -> Option<String>) -> Result<Vec<String>, CliError> {

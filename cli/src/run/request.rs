@@ -190,7 +190,11 @@ mod tests {
         assert_eq!(request.env, ["A=1"]);
         assert_eq!((request.cwd.as_str(), request.user.as_str()), ("/w", "1:2"));
         assert!(
-            request.remove && request.network.as_ref().unwrap().mode == "host" && request.read_only && !request.terminal && !request.detach
+            request.remove
+                && request.network.as_ref().unwrap().mode == "host"
+                && request.read_only
+                && !request.terminal
+                && !request.detach
         );
         assert_eq!(request.labels["k"], "v");
         assert_eq!(request.entrypoint, ["sh"]);

@@ -24,7 +24,9 @@ pub(super) fn options(args: &SecurityArgs) -> Result<Vec<String>, CliError> {
     for option in &args.security_opt {
         let value = option.strip_prefix("seccomp=").or_else(|| option.strip_prefix("seccomp:"));
         match value {
-            Some(path) if !matches!(path, "unconfined" | "builtin" | "") => all.push(profile(Path::new(path))?),
+            Some(path) if !matches!(path, "unconfined" | "builtin" | "") => {
+                all.push(profile(Path::new(path))?)
+            }
             _ => all.push(option.clone()),
         }
     }

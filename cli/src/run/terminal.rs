@@ -85,7 +85,7 @@ impl Terminal {
 }
 
 /// Raw mode for our standard input, when it is a terminal.
-fn enter_raw() -> Option<RawMode<'static>> {
+pub(super) fn enter_raw() -> Option<RawMode<'static>> {
     // Standard input is open for the whole life of the process: std reopens it on /dev/null if it was closed.
     let stdin: &'static io::Stdin = Box::leak(Box::new(io::stdin()));
     RawMode::enter(stdin.as_fd()).ok()

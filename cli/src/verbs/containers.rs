@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use runtime_api::windlass::v1::{Container, KillRequest, ListContainersRequest, RemoveContainerRequest};
+use runtime_api::windlass::v1::{
+    Container, KillRequest, ListContainersRequest, PortMapping, RemoveContainerRequest,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Row, as_rfc3339, for_each, shortened, show};
-use crate::args::{ContainerRemoveArgs, ContainersVerb, Global, KillArgs, ListArgs, TasksVerb, fields};
+use crate::args::{
+    ContainerRemoveArgs, ContainersVerb, Global, KillArgs, KillManyArgs, ListArgs, PsArgs, TasksVerb, fields,
+};
 use crate::client::{Client, failed};
 use crate::error::CliError;
 use crate::output::{self, amount, command_line};
@@ -30,6 +34,12 @@ struct ContainerRow {
     runtime: String,
     snapshotter: String,
     labels: BTreeMap<String, String>,
+    addresses: Vec<String>,
+    ports: String,
+    network: String,
+    restart: String,
+    restarts: u32,
+    error: String,
 }
 
 impl From<Container> for ContainerRow {
@@ -45,8 +55,25 @@ impl From<Container> for ContainerRow {
             runtime: container.runtime,
             snapshotter: container.snapshotter,
             labels: container.labels.into_iter().collect(),
+            addresses: container.addresses,
+            ports: container.ports.iter().map(port).collect::<Vec<_>>().join(", "),
+            network: container.network_mode,
+            restart: container.restart,
+            restarts: container.restarts,
+            error: container.error,
         }
     }
+}
+
+/// `127.0.0.1:8080->80/tcp`.
+fn port(port: &PortMapping) -> String {
+    let address = match port.host_ip.as_str() {
+        "" => String::new(),
+        ip if ip.contains(':') => format!("[{ip}]:"),
+        ip => format!("{ip}:"),
+    };
+    let protocol = if port.protocol.is_empty() { "tcp" } else { &port.protocol };
+    format!("{address}{}->{}/{protocol}", port.host_port, port.container_port)
 }
 
 impl ContainerRow {
@@ -61,7 +88,7 @@ impl ContainerRow {
 
 impl Row for ContainerRow {
     const FIELDS: &'static [&'static str] = fields::CONTAINERS;
-    const HEADINGS: &'static [&'static str] = &["ID", "IMAGE", "COMMAND", "STATUS", "AGE"];
+    const HEADINGS: &'static [&'static str] = &["ID", "IMAGE", "COMMAND", "STATUS", "AGE", "PORTS"];
 
     fn name(&self) -> &str {
         &self.id
@@ -69,7 +96,8 @@ impl Row for ContainerRow {
 
     fn cells(&self, now: SystemTime) -> Vec<String> {
         let command = shortened(&command_line(&self.command), COMMAND_CHARS_MAX);
-        vec![self.id.clone(), self.image.clone(), command, self.state(), amount::age(now, self.created)]
+        let age = amount::age(now, self.created);
+        vec![self.id.clone(), self.image.clone(), command, self.state(), age, self.ports.clone()]
     }
 }
 
@@ -115,6 +143,39 @@ pub(crate) async fn run(global: &Global, verb: &ContainersVerb) -> Result<(), Cl
     }
 }
 
+/// `ps`: the same list, of those that run.
+///
+/// # Errors
+/// [`CliError`].
+pub(crate) async fn ps(global: &Global, args: &PsArgs) -> Result<(), CliError> {
+    let client = Client::connect(global).await?;
+    let ends = |container: &Container| matches!(container.status.as_str(), "exited" | "unknown");
+    let containers = all(&client).await?.into_iter().filter(|container| args.all || !ends(container));
+    let rows: Vec<ContainerRow> = containers.map(ContainerRow::from).collect();
+    show(&rows, &args.list, &global.format)
+}
+
+/// `rm`.
+///
+/// # Errors
+/// [`CliError`].
+pub(crate) async fn rm(global: &Global, args: &ContainerRemoveArgs) -> Result<(), CliError> {
+    remove(&Client::connect(global).await?, args).await
+}
+
+/// `kill`.
+///
+/// # Errors
+/// [`CliError`].
+pub(crate) async fn kill_many(global: &Global, args: &KillManyArgs) -> Result<(), CliError> {
+    let client = &Client::connect(global).await?;
+    for_each(&args.ids, |typed| async move {
+        let kill = KillArgs { id: typed.to_owned(), signal: args.signal, all: args.all };
+        kill_one(client, &kill).await
+    })
+    .await
+}
+
 /// `tasks ...`.
 ///
 /// # Errors
@@ -123,7 +184,7 @@ pub(crate) async fn tasks(global: &Global, verb: &TasksVerb) -> Result<(), CliEr
     let client = Client::connect(global).await?;
     match verb {
         TasksVerb::Ls(args) => list_tasks(&client, args, global).await,
-        TasksVerb::Kill(args) => kill(&client, args).await,
+        TasksVerb::Kill(args) => kill_one(&client, args).await,
         TasksVerb::Rm(args) => remove(&client, args).await,
     }
 }
@@ -138,7 +199,7 @@ async fn list_tasks(client: &Client, args: &ListArgs, global: &Global) -> Result
     show(&rows, args, &global.format)
 }
 
-async fn kill(client: &Client, args: &KillArgs) -> Result<(), CliError> {
+async fn kill_one(client: &Client, args: &KillArgs) -> Result<(), CliError> {
     let id = find(client, &args.id).await?.id;
     let what = format!("send signal {} to container {id}", args.signal);
     let request = KillRequest { id, signal: args.signal, all: args.all };
@@ -164,7 +225,7 @@ async fn all(client: &Client) -> Result<Vec<Container>, CliError> {
 }
 
 /// The container that `typed` names, whole or by a beginning that no other has.
-async fn find(client: &Client, typed: &str) -> Result<Container, CliError> {
+pub(crate) async fn find(client: &Client, typed: &str) -> Result<Container, CliError> {
     let containers = all(client).await?;
     match choose(&containers, typed) {
         Ok(at) => Ok(containers.into_iter().nth(at).expect("the index is one of these")),
@@ -193,7 +254,7 @@ fn choose(containers: &[Container], typed: &str) -> Result<usize, Vec<String>> {
 }
 
 /// All that is known of a container.
-fn info(container: Container) -> Value {
+pub(crate) fn info(container: Container) -> Value {
     // A spec that is not there yet, or not JSON, is shown as it is.
     let spec = match container.spec_json.as_str() {
         "" => Value::Null,
@@ -236,9 +297,9 @@ mod tests {
         assert_eq!(
             list(&rows, &ListArgs { quiet: false }, &Format::Table, now).unwrap(),
             "\
-ID   IMAGE                  COMMAND                                   STATUS       AGE
-web  docker.io/library/a:1  sh -c 'while true; do echo something ...  running      4m
-job  docker.io/library/a:1  sh -c 'while true; do echo something ...  exited (42)  4m
+ID   IMAGE                  COMMAND                                   STATUS       AGE  PORTS
+web  docker.io/library/a:1  sh -c 'while true; do echo something ...  running      4m   -
+job  docker.io/library/a:1  sh -c 'while true; do echo something ...  exited (42)  4m   -
 "
         );
     }
