@@ -62,10 +62,11 @@ impl Session {
         let boot = boot.trim().to_owned();
         let last = std::fs::read(directory.join("session")).ok();
         let last = last.and_then(|bytes| serde_json::from_slice::<Note>(&bytes).ok());
-        let proved =
-            last.is_none_or(|last| last.clean || (last.proved && last.boot == boot && !boot.is_empty()));
-        // A cache without a note is a new one, or one that lost it: then nothing vouches for what is there.
-        let proved = proved && (directory.join("session").exists() || !directory.join("packs").exists());
+        let proved = match last {
+            Some(last) => last.clean || (last.proved && last.boot == boot && !boot.is_empty()),
+            // A new cache, or one whose note is lost or damaged: then nothing vouches for what is there.
+            None => !directory.join("packs").exists(),
+        };
         let note = Note { boot, proved, clean: false };
         let session = Self { _lock: lock, note };
         session.save(directory, &session.note).map_err(|error| failed("session", "written", error))?;
@@ -153,5 +154,7 @@ mod tests {
         assert!(!begin().is_proved(), "and is not lifted by a clean end");
         std::fs::remove_file(path.join("session")).unwrap();
         assert!(!begin().is_proved(), "a note that is lost vouches for nothing");
+        std::fs::write(path.join("session"), "{").unwrap();
+        assert!(!begin().is_proved(), "nor does one that is damaged");
     }
 }

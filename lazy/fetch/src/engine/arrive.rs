@@ -154,7 +154,10 @@ impl Engine {
         }
         for key in left {
             let Some(flight) = board.flights.get_mut(&key) else { continue };
-            flight.slot.note(&error);
+            // That nobody is left says less than why they were left.
+            if !matches!(*error, SourceError::None { .. }) || flight.slot.last().is_none() {
+                flight.slot.note(&error);
+            }
             let unwatched = flight.waiters == 0 && flight.priority != Priority::Fault;
             let patient = !unwatched || flight.failures < UNWATCHED_FAILURES_MAX;
             match &verdict {
