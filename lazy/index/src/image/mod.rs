@@ -131,3 +131,6 @@ impl ImageIndex {
     /// The root directory.
     pub const ROOT: NodeId = NodeId(1);
 }
+
+#[cfg(test)]
+mod tests;

@@ -153,3 +153,6 @@ pub struct Checkpoint {
     /// The last bytes of output before it, at most 32 KiB: what the stream may refer back to. Empty at the start.
     pub window: Box<[u8]>,
 }
+
+#[cfg(test)]
+mod tests;
