@@ -86,8 +86,11 @@ impl wire::engine_server::Engine for EngineService {
         let namespace = namespace(request.metadata())?;
         let mut request = run::run_in(request.into_inner())?;
         let engine = self.engine.clone();
-        let unpacked = engine.ensure_unpacked(&namespace, &request.image, "", &request.snapshotter).await;
-        request.snapshotter = unpacked.map_err(status)?.snapshotter.to_owned();
+        if request.rootfs.is_none() {
+            let unpacked =
+                engine.ensure_unpacked(&namespace, &request.image, "", &request.snapshotter).await;
+            request.snapshotter = unpacked.map_err(status)?.snapshotter.to_owned();
+        }
         let started = blocking(move || engine.run(&namespace, request)).await?;
         Ok(Response::new(wire::RunResponse {
             id: started.id.to_string(),
@@ -128,8 +131,12 @@ impl wire::engine_server::Engine for EngineService {
     ) -> Result<Response<wire::ListContainersResponse>, Status> {
         let namespace = namespace(request.metadata())?;
         let engine = self.engine.clone();
-        let found = blocking(move || engine.containers(&namespace)).await?;
-        let containers = found.into_iter().map(container::container_out).collect();
+        let containers = blocking(move || {
+            let found = engine.containers(&namespace)?;
+            let shown = |state| container::container_out(&engine, &namespace, state);
+            Ok::<_, EngineError>(found.into_iter().map(shown).collect())
+        })
+        .await?;
         Ok(Response::new(wire::ListContainersResponse { containers }))
     }
 
