@@ -8,6 +8,7 @@
 
 mod making;
 mod network;
+mod plain;
 mod watch;
 
 use std::path::PathBuf;
@@ -161,6 +162,9 @@ impl Engine {
         if !matches!(state.status, Status::Running { .. }) {
             return Err(EngineError::NotRunning { id: id.to_owned() });
         }
+        if self.tasks().has(namespace, id) {
+            return self.signal(namespace, id, "", signal, all);
+        }
         let killed = Client::connect(&self.socket(namespace, id)).and_then(|client| client.kill(number, all));
         killed.map_err(|error| EngineError::shim(id)(error.into()))
     }
@@ -212,13 +216,28 @@ impl Engine {
     }
 
     fn state_of(&self, namespace: &Namespace, record: ContainerRecord) -> ContainerState {
+        if self.tasks().has(namespace, record.id.as_str()) || !record.spec.is_empty() {
+            return self.state_of_task(namespace, record);
+        }
         let bundle = self.bundle(namespace, record.id.as_str());
         let status = exited(&bundle).unwrap_or_else(|| self.live_status(namespace, record.id.as_str()));
         let spec_json = std::fs::read_to_string(runtime_shim::spec_path(&bundle)).unwrap_or_default();
-        let args = serde_json::from_str::<serde_json::Value>(&spec_json)
-            .ok()
-            .and_then(|spec| serde_json::from_value(spec["process"]["args"].clone()).ok())
-            .unwrap_or_default();
+        let args = args_of(&spec_json);
+        ContainerState { record, status, spec_json, args }
+    }
+
+    /// The state of a container that a client of containerd made.
+    fn state_of_task(&self, namespace: &Namespace, record: ContainerRecord) -> ContainerState {
+        use runtime_api::containerd::v1::types::Status as Wire;
+        let process = self.process(namespace, record.id.as_str(), "");
+        let status = process.map_or(Status::Lost, |process| match process.status() {
+            Wire::Created => Status::Created,
+            Wire::Running | Wire::Paused | Wire::Pausing => Status::Running { pid: process.pid },
+            Wire::Stopped => Status::Exited { code: process.exit_status },
+            Wire::Unknown => Status::Lost,
+        });
+        let spec_json = String::from_utf8_lossy(&record.spec).into_owned();
+        let args = args_of(&spec_json);
         ContainerState { record, status, spec_json, args }
     }
 
@@ -277,6 +296,12 @@ impl Engine {
             _ => Ok(()),
         }
     }
+}
+
+/// The command in a spec.
+fn args_of(spec_json: &str) -> Vec<String> {
+    let spec = serde_json::from_str::<serde_json::Value>(spec_json).ok();
+    spec.and_then(|spec| serde_json::from_value(spec["process"]["args"].clone()).ok()).unwrap_or_default()
 }
 
 /// The exit its shim wrote down, if the container has ended.

@@ -72,14 +72,14 @@ impl Engine {
         options: Option<Any>,
     ) -> Result<Vec<Descriptor>, EngineError> {
         let record = self.record(namespace, id)?;
-        let task = self.task(namespace, id)?;
+        let shim = self.shim(namespace, id)?;
         let theirs = given::<CheckpointOptions>(options.as_ref()).map(|options| options.image_path);
         let images = match theirs.filter(|path| !path.is_empty()) {
             Some(path) => Images { path: path.into(), ours: false },
             None => Images::new(&self.config().state)?,
         };
         let path = images.path().display().to_string();
-        task.link.order("Checkpoint", &wire::CheckpointTaskRequest { id: id.to_owned(), path, options })?;
+        shim.link().order("Checkpoint", &wire::CheckpointTaskRequest { id: id.to_owned(), path, options })?;
         if !images.ours {
             return Ok(Vec::new());
         }

@@ -23,7 +23,7 @@ const EARLY_MAX: usize = 10_000;
 
 /// Where events go.
 #[derive(Default)]
-pub(super) struct Events(Mutex<State>);
+pub(crate) struct Events(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -50,8 +50,14 @@ impl Events {
         }
     }
 
+    /// The first process of a task runs.
+    pub(crate) fn started(&self, namespace: &Namespace, id: &str, pid: u32) {
+        let event = wire::TaskStart { container_id: id.to_owned(), pid };
+        self.tell(namespace, "/tasks/start", pack(&event));
+    }
+
     /// The first process of a task ended.
-    pub(super) fn exited(&self, namespace: &Namespace, id: &str, exit: &Exit) {
+    pub(crate) fn exited(&self, namespace: &Namespace, id: &str, exit: &Exit) {
         let event = wire::TaskExit {
             container_id: id.to_owned(),
             id: id.to_owned(),
@@ -63,7 +69,7 @@ impl Events {
     }
 
     /// A task was taken away.
-    pub(super) fn deleted(&self, namespace: &Namespace, id: &str, exit: &Exit) {
+    pub(crate) fn deleted(&self, namespace: &Namespace, id: &str, exit: &Exit) {
         let event = wire::TaskDelete {
             container_id: id.to_owned(),
             pid: exit.pid,

@@ -3,6 +3,7 @@
 //! Version 2 and 3 of the protocol are the same messages under two service names; which one a shim speaks it says when it
 //! is started. Calls block; each may be made from any thread.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
@@ -11,6 +12,7 @@ use runtime_ttrpc::{Client, NAMESPACE_KEY, TtrpcError, socket_of};
 use serde::Deserialize;
 
 use super::TaskError;
+use super::live::{Exit, THREAD_STACK_BYTES, Waiter};
 
 /// Longest that a shim may take to say how a process is doing (containerd's `timeout.task.state`).
 const STATE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,7 +29,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection to one shim, for one task.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(crate) struct Link {
     id: String,
     service: &'static str,
     client: Client,
@@ -77,6 +79,11 @@ impl Link {
         Ok(Self { id: id.to_owned(), service, client })
     }
 
+    /// Whether the shim is known to be gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
     fn call<A: Message + Default>(
         &self,
         method: &str,
@@ -119,6 +126,20 @@ impl Link {
         self.call("Wait", &request, None)
     }
 
+    /// Has `waiter` called when an exec has ended; a thread of its own waits.
+    ///
+    /// # Errors
+    /// [`TaskError::Io`] if there can be no thread.
+    pub(super) fn when_ended(self: &Arc<Self>, exec: &str, waiter: Waiter) -> Result<(), TaskError> {
+        let (link, exec) = (self.clone(), exec.to_owned());
+        let thread = std::thread::Builder::new().name("exec-wait".to_owned()).stack_size(THREAD_STACK_BYTES);
+        let wait = move || waiter(exec_exit(&link.id, &exec, &link.wait(&exec)));
+        thread
+            .spawn(wait)
+            .map(drop)
+            .map_err(TaskError::io("start a thread that waits at", self.client.path().to_owned()))
+    }
+
     /// Has an ended process forgotten.
     pub(super) fn delete(&self, exec: &str) -> Result<wire::DeleteResponse, TaskError> {
         self.work("Delete", &wire::DeleteRequest { id: self.id.clone(), exec_id: exec.to_owned() })
@@ -129,6 +150,20 @@ impl Link {
         let request = wire::ShutdownRequest { id: self.id.clone(), now: false };
         // Most shims end before they answer.
         let _ = self.call::<Nothing>("Shutdown", &request, Some(SHUTDOWN_TIMEOUT));
+    }
+}
+
+/// The end of an exec, as the shim told it, or did not.
+pub(super) fn exec_exit(
+    id: &str,
+    exec: &str,
+    answer: &Result<wire::WaitResponse, TaskError>,
+) -> Result<Exit, TaskError> {
+    match answer {
+        Ok(answer) => Ok(Exit { pid: 0, status: answer.exit_status, at: answer.exited_at }),
+        // What its shim ran is ended with it.
+        Err(error) if error.is_gone() => Ok(Exit::killed_now(0)),
+        Err(_) => Err(TaskError::NoExec { id: id.to_owned(), exec: exec.to_owned() }),
     }
 }
 

@@ -15,7 +15,7 @@ use storage_sys::process::Pidfd;
 
 use super::TaskError;
 use super::bundle::Bundle;
-use super::link::Link;
+use super::link::{Link, exec_exit};
 use super::program::Program;
 
 /// Stack of a thread that waits, in bytes.
@@ -146,7 +146,7 @@ impl Task {
         let thread = std::thread::Builder::new().name("exec-wait".to_owned()).stack_size(THREAD_STACK_BYTES);
         let spawned = thread.spawn(move || {
             let answer = task.link.wait(&exec_id);
-            task.tell(&exec_id, || task.exec_exit(&exec_id, &answer));
+            task.tell(&exec_id, || exec_exit(task.id(), &exec_id, &answer));
         });
         if let Err(error) = spawned {
             let path = self.bundle.path.clone();
@@ -160,20 +160,6 @@ impl Task {
     fn tell(&self, exec: &str, outcome: impl Fn() -> Result<Exit, TaskError>) {
         let waiting = self.waiters().remove(exec).unwrap_or_default();
         waiting.into_iter().for_each(|waiter| waiter(outcome()));
-    }
-
-    /// The end of an exec, as the shim told it, or did not.
-    fn exec_exit(
-        &self,
-        exec: &str,
-        answer: &Result<wire::WaitResponse, TaskError>,
-    ) -> Result<Exit, TaskError> {
-        match answer {
-            Ok(answer) => Ok(Exit { pid: 0, status: answer.exit_status, at: answer.exited_at }),
-            // What its shim ran is ended with it.
-            Err(error) if error.is_gone() => Ok(Exit::killed_now(0)),
-            Err(_) => Err(TaskError::NoExec { id: self.id().to_owned(), exec: exec.to_owned() }),
-        }
     }
 
     /// Ends the first process without anybody's help.

@@ -25,6 +25,7 @@ use super::event::{EventSink, Events};
 use super::link::{Address, Link};
 use super::live::{Exit, THREAD_STACK_BYTES, Task};
 use super::program::{Call, Host, Program};
+use super::second::Seconds;
 use super::table::{Claim, Table};
 
 /// Tasks whose shims are asked at the same time when a daemon starts.
@@ -59,6 +60,7 @@ struct Inner {
     host: Host,
     table: Table,
     events: Events,
+    seconds: Seconds,
     ended: Mutex<Option<Arc<EndSink>>>,
 }
 
@@ -69,6 +71,7 @@ impl Manager {
             host,
             table: Table::default(),
             events: Events::default(),
+            seconds: Seconds::default(),
             ended: Mutex::default(),
         }))
     }
@@ -85,6 +88,34 @@ impl Manager {
     /// Has `sink` called for every task whose first process ends from now on.
     pub(crate) fn tell_ends(&self, sink: EndSink) {
         *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(sink));
+    }
+
+    /// What speaks the shim protocol for the container of `windlass run` in `bundle`.
+    ///
+    /// # Errors
+    /// [`TaskError::Shim`] if it does not run.
+    pub(super) fn second(
+        &self,
+        namespace: &Namespace,
+        id: &str,
+        bundle: &Path,
+    ) -> Result<Arc<Link>, TaskError> {
+        self.0.seconds.of(namespace, id, bundle, &self.0.host)
+    }
+
+    /// Ends that, once the container has.
+    pub(crate) fn end_second(&self, namespace: &Namespace, id: &str, bundle: &Path) {
+        self.0.seconds.end(namespace, id, bundle);
+    }
+
+    /// Whether the container has a task (of containerd's clients).
+    pub(crate) fn has(&self, namespace: &Namespace, id: &str) -> bool {
+        self.0.table.get(namespace, id).is_ok()
+    }
+
+    /// What happens to containers without a task, told as of one.
+    pub(crate) fn events(&self) -> &Events {
+        &self.0.events
     }
 
     /// The directory of a task, which need not be there.

@@ -19,6 +19,7 @@ mod live;
 mod manager;
 mod process;
 mod program;
+mod second;
 mod table;
 
 pub use error::TaskError;

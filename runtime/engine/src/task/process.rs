@@ -3,6 +3,7 @@
 //! Every call names a container; without its record there is no task to speak of, even if a process runs. An empty exec is
 //! the container's first process.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use prost::Message;
@@ -10,10 +11,11 @@ use prost_types::Any;
 use runtime_api::containerd::task::v2 as wire;
 use runtime_api::containerd::types::{Metric, Mount};
 use runtime_api::containerd::v1::types::{Process, ProcessInfo, Status};
-use storage_content::{ContainerRecord, ErrorKind};
+use storage_content::ErrorKind;
 use storage_model::{Descriptor, Namespace};
 
-use super::live::{Exit, Waiter};
+use super::link::Link;
+use super::live::{Exit, Task, Waiter};
 use super::{EventSink, NewTask, TaskError};
 use crate::container::RUNTIME_OPTIONS;
 use crate::{Engine, EngineError};
@@ -110,6 +112,9 @@ impl Engine {
     /// [`TaskError::Shim`] of the kind `FailedPrecondition` while it runs.
     pub fn delete_task(&self, namespace: &Namespace, id: &str) -> Result<Exit, EngineError> {
         self.record(namespace, id)?;
+        if !self.tasks().has(namespace, id) && self.plain_bundle(namespace, id).is_some() {
+            return self.delete_plain(namespace, id);
+        }
         Ok(self.tasks().delete(namespace, id)?)
     }
 
@@ -121,7 +126,7 @@ impl Engine {
         if exec.is_empty() {
             return Err(TaskError::Empty { what: "exec id" }.into());
         }
-        Ok(self.task(namespace, id)?.link.delete(exec)?.into())
+        Ok(self.shim(namespace, id)?.link().delete(exec)?.into())
     }
 
     /// How a process is doing.
@@ -129,7 +134,13 @@ impl Engine {
     /// # Errors
     /// [`TaskError::NoTask`], or the shim's: there is no such exec.
     pub fn process(&self, namespace: &Namespace, id: &str, exec: &str) -> Result<Process, EngineError> {
-        Ok(process(id, self.task(namespace, id)?.link.state(exec)?))
+        if exec.is_empty()
+            && !self.tasks().has(namespace, id)
+            && let Some(process) = self.plain_process(namespace, id)?
+        {
+            return Ok(process);
+        }
+        Ok(process(id, self.shim(namespace, id)?.link().state(exec)?))
     }
 
     /// The first processes of all tasks of a namespace. One whose shim does not answer in time is of unknown status; one
@@ -137,7 +148,7 @@ impl Engine {
     pub fn processes(&self, namespace: &Namespace) -> Vec<Process> {
         let tasks = self.tasks().table().all(namespace);
         let states = tasks.iter().map(|task| (task.id(), task.link.state("")));
-        states
+        let mut all: Vec<Process> = states
             .filter_map(|(id, state)| match state {
                 Ok(state) => Some(process(id, state)),
                 Err(error) if error.is_gone() || error.kind() == ErrorKind::NotFound => None,
@@ -146,7 +157,10 @@ impl Engine {
                     Some(Process { id: id.to_owned(), ..Process::default() })
                 }
             })
-            .collect()
+            .collect();
+        all.extend(self.plain_processes(namespace));
+        all.sort_by(|one, other| one.id.cmp(&other.id));
+        all
     }
 
     /// Sends a signal to a process, or with `all` to every process of the container.
@@ -161,6 +175,9 @@ impl Engine {
         signal: u32,
         all: bool,
     ) -> Result<(), EngineError> {
+        if exec.is_empty() && !self.tasks().has(namespace, id) && self.plain_bundle(namespace, id).is_some() {
+            return self.kill(namespace, id, signal, all);
+        }
         let request = wire::KillRequest { id: id.to_owned(), exec_id: exec.to_owned(), signal, all };
         self.task_order(namespace, id, "Kill", &request)
     }
@@ -173,7 +190,7 @@ impl Engine {
         if wanted.exec_id.is_empty() {
             return Err(TaskError::Empty { what: "exec id" }.into());
         }
-        let task = self.task(namespace, id)?;
+        let shim = self.shim(namespace, id)?;
         wanted.exec_id.parse::<storage_model::Identifier>()?;
         let request = wire::ExecProcessRequest {
             id: id.to_owned(),
@@ -184,7 +201,7 @@ impl Engine {
             stderr: wanted.stderr,
             spec: wanted.spec,
         };
-        Ok(task.link.order("Exec", &request)?)
+        Ok(shim.link().order("Exec", &request)?)
     }
 
     /// Sets the size of a process's terminal.
@@ -290,21 +307,34 @@ impl Engine {
         exec: &str,
         waiter: Waiter,
     ) -> Result<(), EngineError> {
-        let task = self.task(namespace, id)?;
-        if !exec.is_empty() {
-            task.link.state(exec)?;
+        if exec.is_empty() && !self.tasks().has(namespace, id) && self.plain_bundle(namespace, id).is_some() {
+            return self.when_plain_ended(namespace, id, waiter);
         }
-        task.when_ended(exec, waiter);
+        match self.shim(namespace, id)? {
+            Shim::Task(task) => {
+                if !exec.is_empty() {
+                    task.link.state(exec)?;
+                }
+                task.when_ended(exec, waiter);
+            }
+            Shim::Second(link) => {
+                link.state(exec)?;
+                link.when_ended(exec, waiter)?;
+            }
+        }
         Ok(())
     }
 
-    pub(super) fn task(
-        &self,
-        namespace: &Namespace,
-        id: &str,
-    ) -> Result<std::sync::Arc<super::live::Task>, EngineError> {
-        let _: ContainerRecord = self.record(namespace, id)?;
-        Ok(self.tasks().table().get(namespace, id)?)
+    /// The shim of a container: its task's, or the second one of a container of `windlass run`.
+    pub(super) fn shim(&self, namespace: &Namespace, id: &str) -> Result<Shim, EngineError> {
+        self.record(namespace, id)?;
+        match self.tasks().table().get(namespace, id) {
+            Ok(task) => Ok(Shim::Task(task)),
+            Err(error) => match self.plain_bundle(namespace, id) {
+                Some(bundle) => Ok(Shim::Second(self.tasks().second(namespace, id, &bundle)?)),
+                None => Err(error.into()),
+            },
+        }
     }
 
     fn task_call<A: Message + Default>(
@@ -314,7 +344,7 @@ impl Engine {
         method: &str,
         request: &impl Message,
     ) -> Result<A, EngineError> {
-        Ok(self.task(namespace, id)?.link.work(method, request)?)
+        Ok(self.shim(namespace, id)?.link().work(method, request)?)
     }
 
     fn task_order(
@@ -324,7 +354,22 @@ impl Engine {
         method: &str,
         request: &impl Message,
     ) -> Result<(), EngineError> {
-        Ok(self.task(namespace, id)?.link.order(method, request)?)
+        Ok(self.shim(namespace, id)?.link().order(method, request)?)
+    }
+}
+
+/// What speaks the shim protocol for a container.
+pub(super) enum Shim {
+    Task(Arc<Task>),
+    Second(Arc<Link>),
+}
+
+impl Shim {
+    pub(super) fn link(&self) -> &Link {
+        match self {
+            Self::Task(task) => &task.link,
+            Self::Second(link) => link,
+        }
     }
 }
 
