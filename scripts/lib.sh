@@ -43,3 +43,9 @@ use_rocksdb() {
   fi
   export ROCKSDB_LIB_DIR ROCKSDB_STATIC=1
 }
+
+# libseccomp goes into the program: one copied binary is to be enough on a bare machine. .cargo/config.toml says the same
+# for a cargo called by hand; here the library's place is asked for, which differs between architectures.
+LIBSECCOMP_LINK_TYPE=static
+LIBSECCOMP_LIB_PATH=$(dirname "$(cc -print-file-name=libseccomp.a 2>/dev/null || echo /usr/lib/x86_64-linux-gnu/.)")
+export LIBSECCOMP_LINK_TYPE LIBSECCOMP_LIB_PATH

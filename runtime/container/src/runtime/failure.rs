@@ -136,9 +136,13 @@ pub(super) fn classify(path: &Path, status: ExitStatus, message: String) -> Runt
     let about_program = has("exec: \"") || has("exec:") || has("executable") || has("open executable");
     if has("executable file not found")
         || has("executable file `")
+        || (has("executable '") && has("not found in $path"))
         || (about_program && has("no such file or directory"))
     {
         return RuntimeError::ProgramNotFound { message };
+    }
+    if has("does not have correct permissions") || has("failed to check permissions for executable") {
+        return RuntimeError::ProgramNotExecutable { message };
     }
     if has("cwd") || has("chdir") || has("mkdir /") {
         return RuntimeError::WorkingDirectory { message };
@@ -169,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_words_of_runc_and_crun_become_exit_codes() {
-        // Messages recorded from runc 1.1.5 and crun 1.8.1.
+        // Messages recorded from runc 1.1.5, crun 1.8.1 and libcontainer 0.7.0.
         let table = [
             (
                 127,
@@ -183,6 +187,8 @@ mod tests {
             (126, r#"runc run failed: unable to start container process: exec: "/etc": permission denied"#),
             (126, r#"runc run failed: unable to start container process: exec: "/etc": is a directory"#),
             (126, "open executable: Permission denied"),
+            (127, "create failed: executable 'nope' not found in $PATH"),
+            (126, "create failed: executable '/etc' at path '\"/etc\"' does not have correct permissions"),
             (
                 125,
                 "runc run failed: unable to start container process: error during container init: mkdir /etc/x: not a directory",
