@@ -10,7 +10,7 @@ purpose=${1:-build}
 # name-of-a-command-or-file:package; what exists is not installed again.
 build_needs=(c++:g++ pkg-config:pkg-config curl:curl /etc/ssl/certs/ca-certificates.crt:ca-certificates /usr/include/seccomp.h:libseccomp-dev)
 demo_needs=(mmdebstrap:mmdebstrap umoci:umoci skopeo:skopeo docker-registry:docker-registry runc:runc)
-test_needs=(podman:podman /usr/bin/kill:procps ctr:containerd getfattr:attr openssl:openssl htpasswd:apache2-utils busybox:busybox-static mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs script:bsdutils go:golang-go /usr/share/gocode/src/github.com/containerd/containerd:golang-github-containerd-containerd-dev /usr/share/gocode/src/github.com/containerd/stargz-snapshotter:golang-github-containerd-stargz-snapshotter-dev ctr-remote:stargz-snapshotter strace:strace)
+test_needs=(podman:podman /usr/bin/kill:procps ctr:containerd getfattr:attr openssl:openssl htpasswd:apache2-utils busybox:busybox-static mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs script:bsdutils /usr/lib/cni/bridge:containernetworking-plugins iptables:iptables ip:iproute2 go:golang-go /usr/share/gocode/src/github.com/containerd/containerd:golang-github-containerd-containerd-dev /usr/share/gocode/src/github.com/containerd/stargz-snapshotter:golang-github-containerd-stargz-snapshotter-dev ctr-remote:stargz-snapshotter strace:strace)
 bench_needs=(crun:crun pigz:pigz)
 
 needs=("${build_needs[@]}")
