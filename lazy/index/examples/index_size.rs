@@ -22,15 +22,26 @@ fn layer(files: u64) -> Toc {
         if number % 12 == 0 {
             toc.entries.push(entry(directory.clone(), Kind::Directory, 0o755));
         }
-        let name = format!("{directory}/file{number:x}.{}", ["so.1", "py", "conf", "html"][number as usize % 4]);
+        let name =
+            format!("{directory}/file{number:x}.{}", ["so.1", "py", "conf", "html"][number as usize % 4]);
         if number % 20 == 19 {
-            toc.entries.push(entry(name, Kind::Symlink(format!("file{:x}.py", number - 1).into_bytes().into()), 0o777));
+            toc.entries.push(entry(
+                name,
+                Kind::Symlink(format!("file{:x}.py", number - 1).into_bytes().into()),
+                0o777,
+            ));
             continue;
         }
         let (group, size) = (toc.groups.len() as u32, 1 + number % 9000);
         let digest = Some(Digest::of(&number.to_le_bytes()));
         let offset = u64::from(group) * 5000;
-        toc.groups.push(Group { offset, length: 5000, output_length: None, coding: Coding::Gzip, digest: None });
+        toc.groups.push(Group {
+            offset,
+            length: 5000,
+            output_length: None,
+            coding: Coding::Gzip,
+            digest: None,
+        });
         toc.chunks.push(Chunk { file_offset: 0, length: size, digest, group, inner_offset: 0 });
         toc.entries.push(entry(name, Kind::File { size, digest, chunks: group..group + 1 }, 0o644));
     }
@@ -55,13 +66,19 @@ fn read(path: &str) -> Result<(), Box<dyn std::error::Error>> {
     let start = Instant::now();
     let mut found = 0u64;
     for node in (1..=index.nodes()).map(NodeId) {
-        found += index.children(node, 0).filter(|child| index.lookup(node, child.name).is_some()).count() as u64;
+        found +=
+            index.children(node, 0).filter(|child| index.lookup(node, child.name).is_some()).count() as u64;
         found += index.chunks(node, 0, u64::MAX).count() as u64;
     }
     let walked = start.elapsed();
     let after = resident_kb();
     println!("open {opened:.2?}; every name looked up and every chunk read: {found} in {walked:.2?}");
-    println!("resident before {} kB, after {} kB (of files {} kB more)", before.0, after.0, after.1 - before.1);
+    println!(
+        "resident before {} kB, after {} kB (of files {} kB more)",
+        before.0,
+        after.0,
+        after.1 - before.1
+    );
     Ok(())
 }
 
@@ -74,14 +91,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let toc = layer(files);
     let start = Instant::now();
     let encoded = toc.encode();
-    println!("table of contents: {:.1} bytes a file, encoded in {:.2?}", encoded.len() as f64 / files as f64, start.elapsed());
+    println!(
+        "table of contents: {:.1} bytes a file, encoded in {:.2?}",
+        encoded.len() as f64 / files as f64,
+        start.elapsed()
+    );
     let start = Instant::now();
     Toc::decode(&encoded)?.validate(u64::MAX, &Limits::default())?;
     println!("decoded and validated in {:.2?}", start.elapsed());
     let part = LayerPart { blob: Digest::of(b"blob"), blob_bytes: u64::MAX, toc: &toc };
     let start = Instant::now();
     let index = ImageIndex::build(&[part], &Limits::default())?;
-    println!("image index: {:.1} bytes a file, built in {:.2?}", index.len() as f64 / files as f64, start.elapsed());
+    println!(
+        "image index: {:.1} bytes a file, built in {:.2?}",
+        index.len() as f64 / files as f64,
+        start.elapsed()
+    );
     let file = std::env::temp_dir().join(format!("index-size-{}.idx", std::process::id()));
     std::fs::write(&file, &index)?;
     let status = Command::new(std::env::current_exe()?).arg(&file).status();

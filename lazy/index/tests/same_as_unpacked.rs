@@ -3,6 +3,7 @@
 //!
 //! Needs root, as unpacking does: owners and devices. The overlay is mounted nowhere; it is looked at through its
 //! descriptor and goes with it.
+#![allow(clippy::unwrap_used, reason = "a failure is the finding")]
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -140,7 +141,11 @@ fn walk(root: &Path) -> Seen {
     let mut paths = Vec::new();
     while let Some(path) = todo.pop() {
         let whole = root.join(&path);
-        let metadata = std::fs::symlink_metadata(&whole).unwrap();
+        let metadata = match std::fs::symlink_metadata(&whole) {
+            // A whiteout in a directory that only one layer has: overlayfs lists it and denies it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            metadata => metadata.unwrap(),
+        };
         if metadata.is_dir() {
             todo.extend(
                 std::fs::read_dir(&whole).unwrap().map(|child| path.join(child.unwrap().file_name())),

@@ -102,6 +102,3 @@ impl Described {
         Self { toc: Toc::default(), format: Format::Opaque, bytes_fetched: 0, requests: 0 }
     }
 }
-
-#[cfg(test)]
-mod tests;

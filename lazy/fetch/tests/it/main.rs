@@ -8,6 +8,7 @@
 mod background;
 mod cache;
 mod common;
+mod describe;
 mod reads;
 mod registry;
 mod trouble;

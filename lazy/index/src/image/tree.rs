@@ -255,6 +255,10 @@ impl<'a> Tree<'a> {
     }
 
     fn imply(&mut self, parent: Place, name: &'a [u8], opaque: bool) -> Result<Place, &'static str> {
+        // Part of a link's target, which nobody looked at before.
+        if name.len() > Limits::NAME_BYTES_MAX {
+            return Err("a component of its path is longer than 255 bytes");
+        }
         let own = Directory { opaque, implied: !opaque, ..Directory::default() };
         let place = self.add(Node { source: None, what: What::Directory(own) })?;
         self.name(parent, name, place)?;

@@ -83,10 +83,12 @@ fn good() -> Toc {
     }
 }
 
+type Change = fn(&mut Toc);
+
 #[test]
 fn l4_every_rule_of_a_table_is_checked() {
     good().validate(200, &Limits::default()).unwrap();
-    let broken: [(&str, fn(&mut Toc)); 25] = [
+    let broken: [(&str, Change); 25] = [
         ("gap", |toc| toc.chunks[3].file_offset = 21),
         ("overlap", |toc| toc.chunks[3].file_offset = 19),
         ("short", |toc| toc.chunks[3].length = 9),
