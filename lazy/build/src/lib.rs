@@ -24,6 +24,7 @@ mod order;
 mod plan;
 mod rollsum;
 mod scan;
+pub mod soci;
 
 mod tar_split;
 #[cfg(test)]

@@ -16,7 +16,7 @@ fn gzip(bytes: &[u8], level: u32) -> Vec<u8> {
 }
 
 /// The tar as ordinary layers have it: name of the form, compression, blob.
-fn forms(tar: &[u8]) -> Vec<(&'static str, Compression, Vec<u8>)> {
+pub(super) fn forms(tar: &[u8]) -> Vec<(&'static str, Compression, Vec<u8>)> {
     let members = tar.chunks(400_000).flat_map(|piece| gzip(piece, 6)).collect();
     let frames = tar.chunks(300_000).flat_map(|piece| zstd::bulk::compress(piece, 3).unwrap()).collect();
     vec![

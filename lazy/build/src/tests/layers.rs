@@ -1,6 +1,6 @@
 //! eStargz and zstd:chunked.
 
-use std::io::Read as _;
+use std::io::Read;
 
 use lazy_index::{Limits, estargz, zstd_chunked};
 use proptest::prelude::*;
@@ -23,13 +23,14 @@ fn write(tar: &[u8], options: &LayerOptions) -> (Written, Vec<u8>) {
 
 fn decompressed(blob: &[u8], compression: Compression) -> Vec<u8> {
     let mut bytes = Vec::new();
-    match compression {
-        Compression::None => bytes.extend_from_slice(blob),
-        Compression::Gzip => drop(flate2::read::MultiGzDecoder::new(blob).read_to_end(&mut bytes).unwrap()),
-        Compression::Zstd => {
-            drop(zstd::stream::read::Decoder::new(blob).unwrap().read_to_end(&mut bytes).unwrap())
-        }
-    }
+    let mut blob = blob;
+    let mut source: Box<dyn Read> = match compression {
+        Compression::None => Box::new(&mut blob),
+        Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(blob)),
+        Compression::Zstd => Box::new(zstd::stream::read::Decoder::new(blob).unwrap()),
+    };
+    source.read_to_end(&mut bytes).unwrap();
+    drop(source);
     bytes
 }
 

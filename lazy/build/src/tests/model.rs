@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 
-use super::decode::{Resume, decode};
+use lazy_fetch::decode::{Resume, decode};
 use lazy_index::{Coding, Kind, Limits, Toc};
 use storage_layer::tar::{Entry, EntryKind, Writer};
 use storage_model::Digest;

@@ -32,7 +32,7 @@ pub(crate) fn skippable(payload: &[u8]) -> Result<Vec<u8>, BuildError> {
 }
 
 /// What both families call a type.
-fn kind(kind: &EntryKind) -> &'static str {
+pub(crate) fn kind(kind: &EntryKind) -> &'static str {
     match kind {
         EntryKind::File => "reg",
         EntryKind::HardLink(_) => "hardlink",
@@ -44,7 +44,7 @@ fn kind(kind: &EntryKind) -> &'static str {
     }
 }
 
-fn link(kind: &EntryKind) -> Option<&[u8]> {
+pub(crate) fn link(kind: &EntryKind) -> Option<&[u8]> {
     match kind {
         EntryKind::HardLink(target) | EntryKind::Symlink(target) => Some(target),
         _ => None,
@@ -66,7 +66,7 @@ fn text<'n>(entry: &Entry, name: &'n [u8]) -> Result<&'n str, BuildError> {
 ///
 /// # Errors
 /// [`BuildError::Entry`] outside of the years 0 to 9999, which RFC 3339 cannot write.
-fn time(entry: &Entry, time: Timestamp) -> Result<String, BuildError> {
+pub(crate) fn time(entry: &Entry, time: Timestamp) -> Result<String, BuildError> {
     let nanoseconds = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanoseconds);
     let formatted = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds)
         .ok()

@@ -2,13 +2,14 @@
 //!
 //! Formats: `estargz/types.go`, `estargz/gzip.go` and `estargz/zstdchunked` of stargz-snapshotter; `docs/estargz.md`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 use storage_layer::tar::{Entry, EntryKind};
 use storage_model::Digest;
-use storage_sys::tree::Timestamp;
+use storage_sys::tree::{EntryPath, Timestamp};
 
 use super::{is_zero, kind, link, skippable, text, time, xattrs};
 use crate::BuildError;
@@ -35,7 +36,7 @@ struct Row<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     modtime: Option<String>,
     #[serde(rename = "linkName", skip_serializing_if = "Option::is_none")]
-    link_name: Option<&'a str>,
+    link_name: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "is_zero")]
     mode: i64,
     #[serde(skip_serializing_if = "is_zero")]
@@ -110,7 +111,7 @@ fn first_row<'a>(planned: &'a Planned<'a>) -> Result<Row<'a>, BuildError> {
         r#type: kind(&entry.kind),
         size: entry.size,
         modtime: Some(time(entry, entry.mtime)?),
-        link_name: link(&entry.kind).map(|target| text(entry, target)).transpose()?,
+        link_name: target(entry)?,
         mode: i64::from(entry.mode),
         uid: entry.uid,
         gid: entry.gid,
@@ -122,6 +123,18 @@ fn first_row<'a>(planned: &'a Planned<'a>) -> Result<Row<'a>, BuildError> {
         digest: item.digest,
         ..Row::default()
     })
+}
+
+/// Where a link leads: for a hard link the clean path of its target, which is how readers look it up.
+fn target(entry: &Entry) -> Result<Option<Cow<'_, str>>, BuildError> {
+    let Some(target) = link(&entry.kind) else { return Ok(None) };
+    let target = text(entry, target)?;
+    let clean = match entry.kind {
+        EntryKind::HardLink(_) => EntryPath::parse_confined(target.as_bytes()).ok(),
+        _ => None,
+    };
+    let clean = clean.map(|path| String::from_utf8_lossy(path.as_bytes()).into_owned());
+    Ok(Some(clean.map_or(Cow::Borrowed(target), Cow::Owned)))
 }
 
 /// The end of an eStargz blob: the table of contents as the tar's last entry, the end of the tar, the footer.
