@@ -15,9 +15,9 @@ pub(crate) struct LazyProcessArgs {
     /// This program, to start the other one
     #[arg(long, value_name = "FILE")]
     program: PathBuf,
-    /// Started by a server whose keeper died
-    #[arg(long)]
-    adopt: bool,
+    /// Process id of a server whose keeper died
+    #[arg(long, value_name = "PID")]
+    adopt: Option<u32>,
 }
 
 /// `lazy-keeper`: until nothing is mounted lazily.

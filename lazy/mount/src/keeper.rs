@@ -5,7 +5,7 @@
 //! keeper holds ----+-- the control socket: calls wait in it while there is no server
 //!                  +-- the lock: one keeper per state directory
 //! server dies ---> the next one is started at once and is given all of it
-//! keeper dies ---> its server starts another with `--adopt` and gives it all of it (`server/link.rs`)
+//! keeper dies ---> its server starts another with `--adopt PID` and gives it all of it (`server/link.rs`)
 //! ```
 //! It reads no image, asks no registry, opens nothing on a mount, and has one thread. It ends when its server says that
 //! nothing is left ([`ToKeeper::Leave`]). Only if keeper and server die at the same moment are mounts lost: their users get
@@ -63,10 +63,11 @@ fn io_error(doing: &'static str) -> impl FnOnce(io::Error) -> KeeperError {
     move |source| KeeperError::Io { doing, source }
 }
 
-/// Runs the keeper of `places` until nothing is left to keep. With `adopt` it was started by a server whose keeper died.
+/// Runs the keeper of `places` until nothing is left to keep. With `adopt` it was started by the server with this process
+/// id, whose keeper died.
 ///
 /// The caller sends the log to standard error. What it writes to standard output is for whoever started it.
-pub fn keeper_main(places: &Places, adopt: bool) -> ExitCode {
+pub fn keeper_main(places: &Places, adopt: Option<u32>) -> ExitCode {
     match run(places, adopt) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -77,15 +78,15 @@ pub fn keeper_main(places: &Places, adopt: bool) -> ExitCode {
     }
 }
 
-fn run(places: &Places, adopt: bool) -> Result<(), KeeperError> {
+fn run(places: &Places, adopt: Option<u32>) -> Result<(), KeeperError> {
     detach(places);
     std::fs::create_dir_all(&places.state).map_err(io_error("make the state directory"))?;
-    let Some(lock) = lock(places, adopt)? else {
+    let Some(lock) = lock(places, adopt.is_some())? else {
         say_ready();
         return Ok(());
     };
     let door = bind(places, KEEPER_SOCKET).map_err(io_error("bind the keeper's socket"))?;
-    let control = if adopt {
+    let control = if adopt.is_some() {
         None
     } else {
         Some(bind(places, CONTROL_SOCKET).map_err(io_error("bind the control socket"))?)
@@ -100,10 +101,12 @@ fn run(places: &Places, adopt: bool) -> Result<(), KeeperError> {
         failures: 0,
         seen_ready: false,
     };
-    if !adopt {
-        keeper.start_server();
-    } else {
-        say_ready();
+    match adopt {
+        None => keeper.start_server(),
+        Some(pid) => {
+            keeper.expect(pid)?;
+            say_ready();
+        }
     }
     let outcome = keeper.serve();
     // Released last: whoever gets it finds no socket of ours.
@@ -200,12 +203,16 @@ struct Events {
 }
 
 impl Keeper<'_> {
+    /// The server `pid` is about to call. If it dies before, there is nothing to keep.
+    fn expect(&mut self, pid: u32) -> Result<(), KeeperError> {
+        let alive = Pidfd::open(pid).map_err(|_| KeeperError::NoServer)?;
+        self.server = Some(Server { pid, alive, child: None, ready: false });
+        Ok(())
+    }
+
     fn serve(&mut self) -> Result<(), KeeperError> {
         loop {
             let events = self.wait().map_err(io_error("wait for a server"))?;
-            if self.server.is_none() && !events.caller && !events.message {
-                return Err(KeeperError::NoServer);
-            }
             if events.message && self.handle_message() {
                 return Ok(());
             }
@@ -229,8 +236,7 @@ impl Keeper<'_> {
         let mut watches = vec![Watch::readable(self.door.as_fd())];
         watches.extend(self.link.as_ref().map(|link| Watch::readable(link.as_fd())));
         watches.extend(self.server.as_ref().map(|server| Watch::readable(server.alive.as_fd())));
-        // Without a server this one was started by one, which calls at once or never.
-        poll(&mut watches, self.server.is_none().then_some(LOCK_TIMEOUT))?;
+        poll(&mut watches, None)?;
         let mut ready = watches.iter().map(Watch::is_ready);
         Ok(Events {
             caller: ready.next().unwrap_or(false),
@@ -327,8 +333,8 @@ impl Keeper<'_> {
                 FromKeeper::End
             }
             (ToKeeper::Adopt { pid }, _) => {
-                self.server = Some(Server { pid, alive: Pidfd::open(pid)?, child: None, ready: false });
-                FromKeeper::Kept
+                let is_expected = self.server.as_ref().is_some_and(|server| server.pid == pid);
+                if is_expected { FromKeeper::Kept } else { FromKeeper::Refused }
             }
             (ToKeeper::Listener, Some(control)) => {
                 self.control = Some(Listener::from(control));

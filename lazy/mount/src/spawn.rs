@@ -17,7 +17,7 @@ pub const KEEPER_VERB: &str = "lazy-keeper";
 /// The hidden verb of the server.
 pub const SERVER_VERB: &str = "lazy-server";
 
-/// Tells a keeper that a server started it, to be given what another keeper had.
+/// Tells a keeper that the server with the following process id started it, to give it what another keeper had.
 pub const ADOPT_FLAG: &str = "--adopt";
 
 /// What a keeper writes to its standard output when somebody listens at the control socket.
@@ -37,7 +37,9 @@ pub(crate) fn keeper(places: &Places, adopt: bool) -> Result<(), ClientError> {
     let refused = |source: io::Error| failed("the system refused".into(), Some(source));
     let mut child = command(places, KEEPER_VERB)
         .and_then(|mut command| {
-            command.args(adopt.then_some(ADOPT_FLAG));
+            if adopt {
+                command.arg(ADOPT_FLAG).arg(std::process::id().to_string());
+            }
             command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()
         })
         .map_err(refused)?;

@@ -188,14 +188,17 @@ fn l8_a_read_that_a_dead_server_had_taken_is_answered_by_its_successor() {
         return;
     }
     let index = index(false);
-    // The first server takes the read and never answers: its thread sleeps for ever, as a killed one would.
+    // The first server takes the read and never answers it: its thread sleeps for ever, as a killed one would.
     let (taken, was_taken) = mpsc::channel();
     let mut stuck = MadeUp::new(&index);
-    let taken = Mutex::new(taken);
+    let taken = Mutex::new(Some(taken));
     stuck.before = Box::new(move |_, _| {
-        taken.lock().unwrap().send(()).unwrap();
-        loop {
-            std::thread::park();
+        let first = taken.lock().unwrap().take();
+        if let Some(taken) = first {
+            taken.send(()).unwrap();
+            loop {
+                std::thread::park();
+            }
         }
     });
     let mount = mounted(&index, stuck);
@@ -209,7 +212,6 @@ fn l8_a_read_that_a_dead_server_had_taken_is_answered_by_its_successor() {
     let _second =
         Session::start(copy, shown, negotiated, Some(&[]), Box::new(Note(mount.notes.clone()))).unwrap();
     assert_eq!(reader.join().unwrap(), content(5000));
-    assert_eq!(mount.session.counts().read_bytes, 0);
 }
 
 #[test]
