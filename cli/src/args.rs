@@ -30,7 +30,7 @@ use storage_model::Namespace;
 
 use crate::verbs::lazy_processes::LazyProcessArgs;
 
-pub(crate) use containers::{ContainerRemoveArgs, ContainersVerb, KillArgs, TasksVerb};
+pub(crate) use containers::{ContainerRemoveArgs, ContainersVerb, KillArgs, StartTaskArgs, TasksVerb};
 pub(crate) use content::{
     ActiveArgs, ContentVerb, EditArgs, FetchArgs, FetchBlobArgs, FetchObjectArgs, IngestArgs,
     PruneContentArgs, PruneVerb, PushObjectArgs,
@@ -179,6 +179,8 @@ pub(crate) enum Verb {
     Logs(LogsArgs),
     /// Start containers that have ended again
     Start(ManyArgs),
+    /// Be where a container's terminal is, or see what it prints
+    Attach(OneArgs),
     /// Ask containers to end, and kill those that do not
     Stop(StopArgs),
     /// Stop containers and start them again
@@ -214,14 +216,14 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: ImagesVerb,
     },
-    /// Containers: list, show, remove
+    /// Containers: list, show, label, remove
     #[command(visible_aliases = ["container", "c"])]
     Containers {
         /// What to do with them.
         #[command(subcommand)]
         verb: ContainersVerb,
     },
-    /// Processes of containers: list, signal, remove
+    /// Processes of containers: list, start, attach, signal, freeze, remove
     #[command(visible_aliases = ["task", "t"])]
     Tasks {
         /// What to do with them.

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use hyper_util::rt::TokioIo;
+use runtime_api::containerd::services::containers::v1::containers_client::ContainersClient as RecordsClient;
 use runtime_api::containerd::services::content::v1::ReadContentRequest;
 use runtime_api::containerd::services::content::v1::content_client::ContentClient;
 use runtime_api::containerd::services::diff::v1::diff_client::DiffClient;
@@ -139,6 +140,12 @@ impl Client {
     /// Images that are shown before they have arrived.
     pub(crate) fn lazy(&self) -> LazyClient<Link> {
         LazyClient::with_interceptor(self.channel.clone(), self.scope.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Containers as containerd's clients see them: their records.
+    pub(crate) fn records(&self) -> RecordsClient<Link> {
+        RecordsClient::with_interceptor(self.channel.clone(), self.scope.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 

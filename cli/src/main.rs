@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Cli, Verb};
+use crate::args::{Cli, TasksVerb, Verb};
 use crate::error::{CliError, exit};
 
 fn main() -> ExitCode {
@@ -72,6 +72,10 @@ async fn act(cli: &Cli) -> Result<u8, CliError> {
     let global = &cli.global;
     match &cli.verb {
         Verb::Run(args) => return run::run(global, args).await,
+        Verb::Attach(args) => return run::attach_to(global, args).await,
+        Verb::Tasks { verb: TasksVerb::Start(args) } => return run::start(global, args).await,
+        Verb::Tasks { verb: TasksVerb::Attach(args) } => return run::attach_to(global, args).await,
+        Verb::Tasks { verb: TasksVerb::Exec(args) } => return run::exec(global, args).await,
         Verb::Exec(args) => return run::exec(global, args).await,
         Verb::Check(args) => return verbs::check::run(global, args).await,
         Verb::Pull(args) => pull::run(global, args).await,

@@ -12,15 +12,17 @@ mod security;
 mod signals;
 mod terminal;
 
+use runtime_api::windlass::v1::{RunResponse, StartRequest, WaitRequest};
 use storage_model::Platform;
 
-use crate::args::{Format, Global, PullPolicy, RunArgs};
+use crate::args::{Format, Global, OneArgs, PullPolicy, RunArgs, StartTaskArgs};
 use crate::client::{Client, failed};
 use crate::error::CliError;
 use crate::image::{self, Details, Image};
 use crate::output;
 use crate::progress::Progress;
 use crate::pull;
+use crate::verbs::containers::find;
 
 pub(crate) use exec::exec;
 
@@ -43,7 +45,42 @@ async fn begin(global: &Global, args: &RunArgs) -> Result<u8, CliError> {
         output::print(&format!("{}\n", started.id))?;
         return Ok(0);
     }
-    attach::attach(&client, &started, args).await
+    attach::attach(&client, &started, args.tty, args.rm).await
+}
+
+/// `tasks start`: starts a container again, with our own standard descriptors or on its terminal.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn start(global: &Global, args: &StartTaskArgs) -> Result<u8, CliError> {
+    let client = Client::connect(global).await?;
+    let container = find(&client, &args.id).await?;
+    let id = container.id.clone();
+    let request = StartRequest { id: id.clone(), attach: !args.detach };
+    let started = client.lives().start(request).await.map_err(failed(format!("start container {id}")))?;
+    if args.detach {
+        return output::print(&format!("{id}\n")).map(|()| crate::error::exit::OK);
+    }
+    let started = RunResponse { id, shim_socket: started.into_inner().shim_socket };
+    attach::attach(&client, &started, container.terminal, false).await
+}
+
+/// `attach`: the terminal of a container that runs, or what it prints from here on.
+///
+/// # Errors
+/// [`CliError`].
+pub(crate) async fn attach_to(global: &Global, args: &OneArgs) -> Result<u8, CliError> {
+    let client = Client::connect(global).await?;
+    let container = find(&client, &args.id).await?;
+    if container.terminal && !container.bundle.is_empty() {
+        let socket = runtime_shim::socket_path(std::path::Path::new(&container.bundle));
+        return attach::join(&container.id, &socket, container.pid).await;
+    }
+    let id = container.id.clone();
+    crate::verbs::life::logs::follow(&client, &id).await?;
+    let request = WaitRequest { id: id.clone(), exec_id: String::new() };
+    let ended = client.lives().wait(request).await.map_err(failed(format!("wait for container {id}")))?;
+    Ok(u8::try_from(ended.into_inner().exit_code).unwrap_or(u8::MAX))
 }
 
 /// The full name of the image, which is here afterwards.

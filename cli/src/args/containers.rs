@@ -3,8 +3,9 @@
 use clap::{Args, Subcommand};
 
 use super::format::{self, fields};
+use super::life::{ExecArgs, ManyArgs, OneArgs};
 use super::list::ListArgs;
-use super::value::signal;
+use super::value::{Label, signal};
 
 /// `containers ...`.
 #[derive(Debug, Subcommand)]
@@ -21,6 +22,14 @@ pub(crate) enum ContainersVerb {
     /// Remove containers
     #[command(visible_aliases = ["remove", "delete", "del"])]
     Rm(ContainerRemoveArgs),
+    /// Set labels of a container, or take them away with an empty value
+    Label {
+        /// Container
+        id: String,
+        /// Labels
+        #[arg(required = true, value_name = "LABEL[=VALUE]")]
+        labels: Vec<Label>,
+    },
 }
 
 /// `containers rm`, `tasks rm`.
@@ -42,9 +51,35 @@ pub(crate) enum TasksVerb {
     Ls(ListArgs),
     /// Send a signal to a container's process
     Kill(KillArgs),
+    /// Start a container that has ended
+    Start(StartTaskArgs),
+    /// Be where a container's terminal is, or see what it prints
+    Attach(OneArgs),
+    /// Run a command in a container that runs
+    Exec(Box<ExecArgs>),
+    /// Freeze containers
+    Pause(ManyArgs),
+    /// Go on with frozen containers
+    Resume(ManyArgs),
+    /// Show the processes of a container
+    #[command(after_help = format::help(fields::PROCESSES))]
+    Ps(OneArgs),
+    /// Show what a container uses
+    #[command(visible_alias = "metric", after_help = format::help(fields::STATS))]
+    Metrics(OneArgs),
     /// Remove containers whose process has ended, with their snapshots
     #[command(visible_aliases = ["remove", "delete", "del"])]
     Rm(ContainerRemoveArgs),
+}
+
+/// `tasks start`.
+#[derive(Debug, Args)]
+pub(crate) struct StartTaskArgs {
+    /// Container
+    pub(crate) id: String,
+    /// Leave it running
+    #[arg(short, long)]
+    pub(crate) detach: bool,
 }
 
 /// `tasks kill`.

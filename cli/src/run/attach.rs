@@ -13,7 +13,6 @@ use tokio::sync::oneshot;
 
 use super::signals::{self, Forward, Signals};
 use super::terminal::Terminal;
-use crate::args::RunArgs;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::output;
@@ -23,11 +22,16 @@ use crate::output;
 /// # Errors
 /// [`CliError::Shim`] when it does not start; the container is removed then. A process whose program is missing or not
 /// executable is not an error but exit code 127 or 126, with words on standard error.
-pub(super) async fn attach(client: &Client, started: &RunResponse, args: &RunArgs) -> Result<u8, CliError> {
+pub(super) async fn attach(
+    client: &Client,
+    started: &RunResponse,
+    tty: bool,
+    rm: bool,
+) -> Result<u8, CliError> {
     // From here on no signal may end us without the process having had it.
     let mut signals = Signals::listen().map_err(|source| CliError::Process("signals", source))?;
     let socket = PathBuf::from(&started.shim_socket);
-    let begun = Shim::connect(&socket).and_then(|shim| begin(shim, args.tty));
+    let begun = Shim::connect(&socket).and_then(|shim| begin(shim, tty));
     let (shim, pid, mut terminal) = match begun {
         Ok(begun) => begun,
         Err(error) => return not_begun(client, started, error).await,
@@ -50,7 +54,7 @@ pub(super) async fn attach(client: &Client, started: &RunResponse, args: &RunArg
     if let Some(terminal) = terminal {
         terminal.drain();
     }
-    if args.rm {
+    if rm {
         remove(client, started).await;
     }
     match status {
@@ -59,6 +63,36 @@ pub(super) async fn attach(client: &Client, started: &RunResponse, args: &RunArg
         Err(_) => {
             Err(CliError::Process("a thread that waits for the container", std::io::Error::other("it died")))
         }
+    }
+}
+
+/// Joins the terminal of a container that runs already, until it has ended.
+///
+/// # Errors
+/// [`CliError::Shim`] when it has none.
+pub(super) async fn join(id: &str, socket: &Path, pid: u32) -> Result<u8, CliError> {
+    let failed = |source| CliError::Shim { id: id.to_owned(), source };
+    let mut signals = Signals::listen().map_err(|source| CliError::Process("signals", source))?;
+    let shim = Shim::connect(socket).map_err(failed)?;
+    let mut terminal = Terminal::new(shim.attach().map_err(failed)?);
+    // The connection that asked for the terminal holds it; another one waits.
+    let mut ended = wait(Shim::connect(socket).map_err(failed)?);
+    terminal.connect().map_err(|source| CliError::Process("the terminal", source))?;
+    let mut forward = Forward::new(pid);
+    let status = loop {
+        tokio::select! {
+            status = &mut ended => break status,
+            signal = signals.next() => match signal {
+                signals::WINDOW_CHANGED => terminal.resize(),
+                signal => deliver(socket, &mut forward, signal, true),
+            },
+        }
+    };
+    terminal.drain();
+    drop(shim);
+    match status {
+        Ok(status) => status.map(|status| told(&status)).map_err(failed),
+        Err(_) => Err(CliError::Process("a thread that waits", std::io::Error::other("it died"))),
     }
 }
 

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use runtime_api::containerd::services::containers::v1::{Container as Record, UpdateContainerRequest};
 use runtime_api::windlass::v1::{
     Container, KillRequest, ListContainersRequest, PortMapping, RemoveContainerRequest,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Row, as_rfc3339, for_each, shortened, show};
+use super::{Row, all_labels, as_rfc3339, for_each, label_change, life, shortened, show};
 use crate::args::{
-    ContainerRemoveArgs, ContainersVerb, Global, KillArgs, KillManyArgs, ListArgs, PsArgs, TasksVerb, fields,
+    ContainerRemoveArgs, ContainersVerb, Global, KillArgs, KillManyArgs, Label, ListArgs, PsArgs, TasksVerb,
+    fields,
 };
 use crate::client::{Client, failed};
 use crate::error::CliError;
@@ -140,6 +142,7 @@ pub(crate) async fn run(global: &Global, verb: &ContainersVerb) -> Result<(), Cl
             output::print(&output::json(&info(container))?)
         }
         ContainersVerb::Rm(args) => remove(&client, args).await,
+        ContainersVerb::Label { id, labels } => label(&client, id, labels).await,
     }
 }
 
@@ -181,12 +184,32 @@ pub(crate) async fn kill_many(global: &Global, args: &KillManyArgs) -> Result<()
 /// # Errors
 /// [`CliError`].
 pub(crate) async fn tasks(global: &Global, verb: &TasksVerb) -> Result<(), CliError> {
+    match verb {
+        TasksVerb::Pause(args) => return life::pause(global, args).await,
+        TasksVerb::Resume(args) => return life::unpause(global, args).await,
+        TasksVerb::Ps(args) => return life::top::run(global, args).await,
+        TasksVerb::Metrics(args) => return life::stats::once(global, &args.id).await,
+        _ => {}
+    }
     let client = Client::connect(global).await?;
     match verb {
         TasksVerb::Ls(args) => list_tasks(&client, args, global).await,
         TasksVerb::Kill(args) => kill_one(&client, args).await,
         TasksVerb::Rm(args) => remove(&client, args).await,
+        // Answered in `main`, for they have exit codes of their own, or above.
+        _ => Ok(()),
     }
+}
+
+/// Sets labels; prints those the container then has, as `ctr` does.
+async fn label(client: &Client, typed: &str, labels: &[Label]) -> Result<(), CliError> {
+    let id = find(client, typed).await?.id;
+    let (labels, mask) = label_change(labels);
+    let container = Record { id: id.clone(), labels, ..Record::default() };
+    let request = UpdateContainerRequest { container: Some(container), update_mask: Some(mask) };
+    let updated = client.records().update(request).await.map_err(failed(format!("label container {id}")))?;
+    let labels = updated.into_inner().container.unwrap_or_default().labels;
+    output::print(&format!("{}\n", all_labels(&labels.into_iter().collect())))
 }
 
 async fn list_tasks(client: &Client, args: &ListArgs, global: &Global) -> Result<(), CliError> {

@@ -27,28 +27,47 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub(crate) async fn run(global: &Global, args: &LogsArgs) -> Result<(), CliError> {
     let client = Client::connect(global).await?;
     let id = find(&client, &args.id).await?.id;
-    let request = LogsRequest { id: id.clone() };
+    let options = Options { tail: args.tail.0, since: args.since, until: args.until };
+    show(&client, &id, &options, args.follow, args.timestamps).await
+}
+
+/// What container `id` prints from here on, until it has ended.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn follow(client: &Client, id: &str) -> Result<(), CliError> {
+    let options = Options { tail: Some(0), ..Options::default() };
+    show(client, id, &options, true, false).await
+}
+
+async fn show(
+    client: &Client,
+    id: &str,
+    options: &Options,
+    follow: bool,
+    timestamps: bool,
+) -> Result<(), CliError> {
+    let request = LogsRequest { id: id.to_owned() };
     let answer =
         client.lives().logs(request).await.map_err(failed(format!("find the log of container {id}")))?;
     let answer = answer.into_inner();
     if answer.path.is_empty() {
-        return Err(CliError::NoLog { id, driver: answer.driver });
+        return Err(CliError::NoLog { id: id.to_owned(), driver: answer.driver });
     }
     let path = Path::new(&answer.path);
-    let options = Options { tail: args.tail.0, since: args.since, until: args.until };
     let unread = |source| CliError::File { what: "read", path: path.to_owned(), source };
-    let mut reader = Reader::open(path, &options).map_err(unread)?;
+    let mut reader = Reader::open(path, options).map_err(unread)?;
     let mut show = || -> Result<(), CliError> {
         for entry in &mut reader {
-            print(&entry.map_err(unread)?, args.timestamps)?;
+            print(&entry.map_err(unread)?, timestamps)?;
         }
         Ok(())
     };
     show()?;
-    if !args.follow || answer.ended {
+    if !follow || answer.ended {
         return Ok(());
     }
-    let request = WaitRequest { id: id.clone(), exec_id: String::new() };
+    let request = WaitRequest { id: id.to_owned(), exec_id: String::new() };
     let mut lives = client.lives();
     let mut ended = std::pin::pin!(lives.wait(request));
     let follow = async {

@@ -111,6 +111,14 @@ impl Rounds {
     }
 }
 
+/// `tasks metrics`: one round of one container.
+///
+/// # Errors
+/// [`CliError`].
+pub(crate) async fn once(global: &Global, id: &str) -> Result<(), CliError> {
+    run(global, &StatsArgs { ids: vec![id.to_owned()], no_stream: true, interval: 1 }).await
+}
+
 /// `stats`.
 ///
 /// # Errors
