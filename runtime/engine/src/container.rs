@@ -6,9 +6,13 @@
 //!
 //! Not here: how a process is started (`runtime-shim`), what it may do (`runtime-container`).
 
+mod launch;
 mod making;
 mod network;
 mod plain;
+mod restart;
+mod signal;
+mod stop;
 mod watch;
 
 use std::path::PathBuf;
@@ -22,6 +26,7 @@ use storage_model::{Identifier, Labels, Namespace};
 
 use making::Making;
 pub use network::NetworkWish;
+pub use stop::Stopped;
 pub(crate) use watch::Watches;
 
 use crate::{Engine, EngineError};
@@ -177,8 +182,14 @@ impl Engine {
         let state = self.container(namespace, id)?;
         match state.status {
             Status::Running { .. } if !force => return Err(EngineError::Running { id: id.to_owned() }),
+            Status::Running { .. } | Status::Created if self.tasks().has(namespace, id) => {
+                self.stop_container(namespace, id, "KILL", None)?;
+            }
             Status::Running { .. } | Status::Created => self.end_shim(namespace, id)?,
             Status::Exited { .. } | Status::Lost => {}
+        }
+        if self.tasks().has(namespace, id) {
+            ignore_missing(self.delete_task(namespace, id).map(drop))?;
         }
         self.take_away(namespace, &state.record)
     }
@@ -264,6 +275,25 @@ impl Engine {
         // A process that ends at this very moment is as good as killed.
         let _ = client.kill(SIGKILL, true);
         client.wait_gone().map_err(|error| EngineError::shim(id)(error.into()))
+    }
+
+    /// The same for one that may still wait for its start.
+    fn kill_waiting(&self, namespace: &Namespace, id: &str) -> Result<(), EngineError> {
+        let killed = Client::connect(&self.socket(namespace, id)).and_then(|client| client.kill(9, true));
+        killed.map_err(|error| EngineError::shim(id)(error.into()))
+    }
+
+    /// Waits until the shim of a container that has ended is gone, and takes away what a killed one left.
+    fn settle(&self, namespace: &Namespace, id: &str) {
+        let bundle = self.bundle(namespace, id);
+        if !bundle.exists() {
+            return;
+        }
+        match (Client::connect(&runtime_shim::socket_path(&bundle)), exited(&bundle)) {
+            (Ok(client), Some(_)) => drop(client.wait_gone()),
+            (Err(_), None) => drop(runtime_shim::recover(&bundle)),
+            _ => {}
+        }
     }
 
     fn take_away(&self, namespace: &Namespace, record: &ContainerRecord) -> Result<(), EngineError> {

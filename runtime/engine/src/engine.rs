@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use snapshotters_contract::Snapshotter;
 use runtime_network::{Network, Place};
+use snapshotters_contract::Snapshotter;
 use storage_content::{Space, Store};
 use storage_model::Namespace;
 
@@ -14,7 +14,7 @@ use crate::EngineError;
 use crate::collect::{Budget, Collector};
 use crate::container::Watches;
 use crate::layers::Claims;
-use crate::lazy::{Completions, Paces};
+use crate::lazy::{Completions, Paces, Remotes};
 use crate::snapshotters::Snapshotters;
 use crate::task::{Host, Manager};
 
@@ -41,6 +41,16 @@ pub struct Engine {
     inner: Arc<Inner>,
 }
 
+/// An engine that may have been closed since.
+pub(crate) struct WeakEngine(Weak<Inner>);
+
+impl WeakEngine {
+    /// The engine, while somebody else has it.
+    pub(crate) fn upgrade(&self) -> Option<Engine> {
+        self.0.upgrade().map(|inner| Engine { inner })
+    }
+}
+
 struct Inner {
     config: EngineConfig,
     /// Before the store, so that a collection under way has ended when the root is given up.
@@ -50,10 +60,11 @@ struct Inner {
     claims: Claims,
     paces: Paces,
     completions: Completions,
+    remotes: Remotes,
     watches: Watches,
     tasks: Manager,
     networks: Network,
-    recovery: Duration,
+    recovery: OnceLock<Duration>,
 }
 
 /// What an engine tells of itself.
@@ -100,19 +111,29 @@ impl Engine {
             claims: Claims::default(),
             paces,
             completions: Completions::default(),
+            remotes: Remotes::default(),
             watches: Watches::default(),
             tasks,
             networks,
-            recovery: Duration::ZERO,
+            recovery: OnceLock::new(),
         };
-        let mut engine = Self { inner: Arc::new(inner) };
+        let engine = Self { inner: Arc::new(inner) };
+        let weak = engine.downgrade();
+        engine.tasks().tell_ends(Box::new(move |namespace, id, exit, age| {
+            if let Some(engine) = weak.upgrade() {
+                engine.obey_policy(namespace, id, exit.status, age);
+            }
+        }));
         engine.tasks().recover();
         engine.recover_containers()?;
         engine.sweep_networks();
-        if let Some(inner) = Arc::get_mut(&mut engine.inner) {
-            inner.recovery = begun.elapsed();
-        }
+        // It is set once, here.
+        let _ = engine.inner.recovery.set(begun.elapsed());
         Ok(engine)
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakEngine {
+        WeakEngine(Arc::downgrade(&self.inner))
     }
 
     /// The store below.
@@ -144,7 +165,7 @@ impl Engine {
             version: env!("CARGO_PKG_VERSION"),
             root: self.inner.config.root.clone(),
             state: self.inner.config.state.clone(),
-            recovery: self.inner.recovery,
+            recovery: self.inner.recovery.get().copied().unwrap_or_default(),
             snapshotters: self.snapshotters(),
             runtimes: runtime_container::runtime::available()
                 .into_iter()
@@ -165,6 +186,10 @@ impl Engine {
 
     pub(crate) fn paces(&self) -> &Paces {
         &self.inner.paces
+    }
+
+    pub(crate) fn remotes(&self) -> &Remotes {
+        &self.inner.remotes
     }
 
     pub(crate) fn completions(&self) -> &Completions {

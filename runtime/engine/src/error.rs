@@ -255,6 +255,57 @@ pub enum EngineError {
         /// The container.
         id: String,
     },
+    /// It was made by a client of containerd, or an older version: what it was started with is not known here.
+    #[error("container {id} was not made by `windlass run`: start it with the client that made it")]
+    NotOurs {
+        /// The container.
+        id: String,
+    },
+    /// Not a signal's name or number.
+    #[error("{0:?} is no signal: it is a number from 1 to 64, or a name like TERM")]
+    SignalName(String),
+    /// It does not die.
+    #[error("container {id} has not ended {seconds} s after SIGKILL: its process hangs in the kernel")]
+    Stuck {
+        /// The container.
+        id: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// Not a restart policy.
+    #[error("{0:?} is no restart policy: no, always, unless-stopped and on-failure[:COUNT] are")]
+    RestartPolicy(String),
+    /// What an exec asks for cannot be had in this container.
+    #[error("the exec cannot be made in container {id}")]
+    ExecSpec {
+        /// The container.
+        id: String,
+        /// Why.
+        source: runtime_container::spec::SpecError,
+    },
+    /// No command.
+    #[error("an exec needs a command")]
+    NoCommand,
+    /// Nothing is at a path of a container.
+    #[error("container {id} has no {path:?}")]
+    NoPath {
+        /// The container.
+        id: String,
+        /// The path.
+        path: String,
+    },
+    /// A path of a container is not what is needed.
+    #[error("{path:?} of container {id} is {found}, not {expected}")]
+    PathKind {
+        /// The container.
+        id: String,
+        /// The path.
+        path: String,
+        /// What it is.
+        found: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
     /// Not a signal.
     #[error("{0} is not a signal number: Linux has 1 to 64")]
     Signal(u32),
@@ -369,6 +420,11 @@ impl EngineError {
             | Self::Name(_)
             | Self::UnknownSnapshotter { .. }
             | Self::Signal(_)
+            | Self::SignalName(_)
+            | Self::RestartPolicy(_)
+            | Self::ExecSpec { .. }
+            | Self::NoCommand
+            | Self::PathKind { .. }
             | Self::Document { .. }
             | Self::Config { .. } => ErrorKind::InvalidArgument,
             Self::Registry(error) => registry_kind(error),
@@ -398,18 +454,22 @@ impl EngineError {
             Self::NoPlatform { .. }
             | Self::NoImage { .. }
             | Self::NoContainer { .. }
+            | Self::NoPath { .. }
             | Self::NotMounted(_) => ErrorKind::NotFound,
             Self::LayerType { .. } | Self::ReadOnlyMounts => ErrorKind::FailedPrecondition,
             Self::NoLayer { .. } | Self::NoLayerType { .. } => ErrorKind::Unimplemented,
             Self::Layer { source, .. } if is_disk_full(source) => ErrorKind::ResourceExhausted,
             Self::Layer { .. } | Self::DiffIdMismatch { .. } => ErrorKind::DataLoss,
             Self::ContainerExists { .. } => ErrorKind::AlreadyExists,
-            Self::NotUnpacked { .. } | Self::Running { .. } | Self::NotRunning { .. } | Self::Runtime(_) => {
-                ErrorKind::FailedPrecondition
-            }
+            Self::NotUnpacked { .. }
+            | Self::Running { .. }
+            | Self::NotRunning { .. }
+            | Self::NotOurs { .. }
+            | Self::Runtime(_) => ErrorKind::FailedPrecondition,
             Self::Io { source, .. } => io_kind(source),
             Self::Pack { .. } | Self::Tree { .. } => ErrorKind::Internal,
             Self::StillDamaged { .. } => ErrorKind::DataLoss,
+            Self::Stuck { .. } => ErrorKind::DeadlineExceeded,
             Self::UnknownKind { .. } => ErrorKind::InvalidArgument,
             Self::NothingCalled { .. } => ErrorKind::NotFound,
             Self::Start { .. } => ErrorKind::FailedPrecondition,

@@ -33,14 +33,16 @@ mod work;
 pub use archive::{ArchiveError, ExportRequest, ImportRequest};
 pub use check::{CheckNews, CheckReport, CheckRequest, Found, Healed, Outcome};
 pub use collect::{Budget, CollectRequest};
-pub use container::{ContainerState, LogWish, NetworkWish, RUNTIME_OPTIONS, RunRequest, Started, Status};
+pub use container::{
+    ContainerState, LogWish, NetworkWish, RUNTIME_OPTIONS, RunRequest, Started, Status, Stopped,
+};
 pub use convert::{ConvertRequest, LazyForm};
 pub use diff::DiffRequest;
 pub use engine::{Engine, EngineConfig, EngineInfo};
 pub use error::EngineError;
 pub use image::{Image, ImageError};
 pub use layers::{LayerState, Parts, PullEvent};
-pub use lazy::{LazyError, LazyImage, LazyLayer, LazyMode};
+pub use lazy::{LazyError, LazyImage, LazyLayer, LazyMode, SNAPSHOT_REF};
 pub use mount::{MountRequest, MountedImage};
 pub use pull::{PullRequest, Pulled, RegistryOptions};
 pub use push::PushRequest;

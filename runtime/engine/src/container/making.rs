@@ -6,17 +6,18 @@ use std::time::SystemTime;
 
 use runtime_container::runtime::OciRuntime;
 use runtime_logs::Settings;
-use runtime_shim::{Client, MountSpec, ShimConfig};
+use runtime_shim::MountSpec;
 use snapshotters_contract::{ActiveKey, CommittedName};
 use storage_content::{ContainerRecord, ErrorKind, Extension};
 use storage_model::{Identifier, ImageConfig, Labels, Namespace, ProcessDefaults, ProtectionDomain, RootFs};
 
+use super::launch;
 use super::network::NETWORK;
 use super::{LogWish, NetworkWish, REMOVE_AT_EXIT, RunRequest, Started};
 use crate::snapshotters::DEFAULT_SNAPSHOTTER;
 use crate::{Engine, EngineError, Image};
 
-fn mount_spec(mount: snapshotters_contract::Mount) -> MountSpec {
+pub(super) fn mount_spec(mount: snapshotters_contract::Mount) -> MountSpec {
     MountSpec { kind: mount.kind, source: mount.source, options: mount.options }
 }
 
@@ -53,50 +54,33 @@ impl<'a> Making<'a> {
         };
         let log = log_settings(&request.log)?;
 
+        let mut config =
+            launch::first(self.engine, self.namespace, self.id.as_str(), runtime.path(), request);
+        if let Some(image) = image {
+            config.image_config = image.config.clone();
+        }
+        config.log = log.map(|_| config.bundle.join("output.log"));
+        config.log_settings = log;
+        if let Some(directory) = &request.rootfs {
+            config.mounts = vec![bound(directory)?];
+        }
+        if request.init {
+            config.run_options.joins.init = Some(self.engine.init_program()?);
+        }
+
         // The record first: it is what keeps the snapshot from being collected.
-        let record = self.record(request, image, snapshotter_name);
+        let mut record = self.record(request, image, snapshotter_name);
+        record.extensions.insert(launch::RUN.to_owned(), launch::extension(&config));
         space.create_container(record.clone()).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => EngineError::ContainerExists { id: self.id.to_string() },
             _ => error.into(),
         })?;
         self.begun = true;
-        let mounts: Vec<MountSpec> = match &request.rootfs {
-            Some(directory) => vec![bound(directory)?],
-            None => {
-                let mounts = snapshotter.prepare(&key, parent.as_ref(), &Labels::new())?;
-                mounts.into_iter().map(mount_spec).collect()
-            }
-        };
-        let mut run_options = request.options.clone();
-        run_options.joins = self.engine.attach_network(self.namespace, &record)?;
-        if request.init {
-            run_options.joins.init = Some(self.engine.init_program()?);
+        if request.rootfs.is_none() {
+            let mounts = snapshotter.prepare(&key, parent.as_ref(), &Labels::new())?;
+            config.mounts = mounts.into_iter().map(mount_spec).collect();
         }
-
-        let bundle = self.engine.bundle(self.namespace, self.id.as_str());
-        std::fs::create_dir_all(&bundle)
-            .map_err(|source| EngineError::io("create the directory", &bundle, source))?;
-        let config = ShimConfig {
-            id: self.id.to_string(),
-            namespace: self.namespace.to_string(),
-            bundle: bundle.clone(),
-            runtime: runtime.path().to_owned(),
-            runtime_root: self.engine.config().state.join("runtime").join(self.namespace.as_str()),
-            mounts,
-            terminal: request.options.terminal,
-            image_config: image.map_or_else(no_image, |image| image.config.clone()),
-            run_options,
-            log: log.map(|_| bundle.join("output.log")),
-            log_settings: log,
-        };
-        let failed = EngineError::shim(self.id.as_str());
-        config.write().map_err(|error| failed(error.into()))?;
-        let handle =
-            runtime_shim::spawn(&self.engine.config().exe, &bundle).map_err(|error| failed(error.into()))?;
-        if request.detach {
-            let started = Client::connect(&handle.socket).and_then(|client| client.start_detached());
-            started.map_err(|error| failed(error.into()))?;
-        }
+        let handle = self.engine.launch(self.namespace, &record, config, request.detach)?;
         self.whole = true;
         Ok(Started { id: self.id.clone(), shim_socket: handle.socket })
     }
@@ -151,8 +135,8 @@ pub(super) const STOP_SIGNAL: &str = "io.containerd.image.config.stop-signal";
 pub(super) const STOP_TIMEOUT: &str = "windlass.io/stop-timeout";
 
 /// Labels of containerd's restart monitor, which nerdctl writes too: what the container should be, and the policy.
-const RESTART_STATUS: &str = "containerd.io/restart.status";
-const RESTART_POLICY: &str = "containerd.io/restart.policy";
+pub(super) const RESTART_STATUS: &str = "containerd.io/restart.status";
+pub(super) const RESTART_POLICY: &str = "containerd.io/restart.policy";
 
 /// The user's labels, and those that tell later what was asked for.
 fn labels(request: &RunRequest, image: Option<&Image>) -> Labels {
@@ -183,7 +167,7 @@ fn log_settings(wish: &LogWish) -> Result<Option<Settings>, EngineError> {
 }
 
 /// The config of a directory without an image: it says nothing.
-fn no_image() -> ImageConfig {
+pub(super) fn no_image() -> ImageConfig {
     ImageConfig {
         created: None,
         architecture: String::new(),

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io::{PipeReader, PipeWriter, pipe};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use prost_types::Timestamp;
 use runtime_api::containerd::task::v2 as wire;
@@ -61,6 +61,8 @@ pub(crate) struct Task {
     /// The first process, to be ended if the shim and its program both fail.
     init: Option<Pidfd>,
     pub(super) init_pid: u32,
+    /// When it was made, or found again.
+    begun: Instant,
     /// How the first process ended, once it has.
     ended: OnceLock<Exit>,
     /// By exec; the first process is the empty one.
@@ -90,6 +92,7 @@ impl Task {
             shim: Pidfd::open(greeting.shim_pid).ok(),
             init: Some(greeting.task_pid).filter(|pid| *pid != 0).and_then(|pid| Pidfd::open(pid).ok()),
             init_pid: greeting.task_pid,
+            begun: Instant::now(),
             ended: OnceLock::new(),
             waiters: Mutex::default(),
             kept: Mutex::new(Some(writer)),
@@ -104,6 +107,11 @@ impl Task {
 
     fn waiters(&self) -> MutexGuard<'_, HashMap<String, Vec<Waiter>>> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For how long it has been known.
+    pub(super) fn age(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     /// How the first process ended, if it has.

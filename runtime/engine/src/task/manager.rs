@@ -11,6 +11,7 @@ use std::io::PipeReader;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prost::Message;
 use prost_types::Any;
@@ -31,8 +32,8 @@ use super::table::{Claim, Table};
 /// Tasks whose shims are asked at the same time when a daemon starts.
 const RECOVERED_AT_ONCE: usize = 16;
 
-/// Hears of a task whose first process has ended.
-pub(crate) type EndSink = Box<dyn Fn(&Namespace, &str, &Exit) + Send + Sync>;
+/// Hears of a task whose first process has ended, and for how long it was known.
+pub(crate) type EndSink = Box<dyn Fn(&Namespace, &str, &Exit, Duration) + Send + Sync>;
 
 /// A task to be made.
 #[derive(Debug, Clone, Default)]
@@ -248,7 +249,7 @@ impl Manager {
         }
         let sink = self.0.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(sink) = sink {
-            sink(&task.namespace, task.id(), &exit);
+            sink(&task.namespace, task.id(), &exit, task.age());
         }
     }
 
