@@ -8,6 +8,7 @@
 //!   subset of those after the last flush, sectors torn in the middle. With syncs left out it must find losses.
 //! - [`full`]: disks with room for a few KiB more than nothing, level by level.
 //! - [`errors`]: EIO from each of those system calls, and from the disk itself.
+//! - [`lazy_server`]: SIGKILL of the processes behind lazy mounts, under readers who must not notice.
 //! - [`flip`]: single bits of blobs and unpacked files; a check must find each one and bring the right bytes back.
 //!
 //! The engine works in a process of its own ([`worker`]), so that it can be killed; the steps it takes ([`step`]) are
@@ -25,6 +26,7 @@ mod flip;
 mod full;
 mod judge;
 mod kill;
+mod lazy_server;
 mod power;
 mod seen;
 mod step;
