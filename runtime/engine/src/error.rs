@@ -315,6 +315,9 @@ pub enum EngineError {
     /// A task does not do what was asked.
     #[error(transparent)]
     Task(#[from] crate::TaskError),
+    /// Files were not copied into or out of a container.
+    #[error(transparent)]
+    Copy(#[from] crate::CopyError),
     /// The network could not be given.
     #[error(transparent)]
     Network(#[from] runtime_network::NetworkError),
@@ -431,6 +434,7 @@ impl EngineError {
             Self::Lazy(error) => error.kind(),
             Self::Image(error) => error.kind(),
             Self::Task(error) => error.kind(),
+            Self::Copy(error) => error.kind(),
             Self::Network(error) if error.is_bad_request() => ErrorKind::InvalidArgument,
             Self::Network(_) => ErrorKind::FailedPrecondition,
             Self::NamespaceMode { .. } | Self::Log(_) | Self::LogDriver(_) | Self::RootDirectory { .. } => {

@@ -5,6 +5,7 @@
 
 pub mod child;
 pub mod clone;
+pub mod confine;
 pub mod durable;
 pub mod fifo;
 pub mod fuse;
