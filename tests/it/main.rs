@@ -11,6 +11,8 @@ mod fixtures;
 mod harness;
 mod json;
 mod layouts;
+mod lazy_convert;
+mod lazy;
 mod logs;
 mod mistakes;
 mod network;

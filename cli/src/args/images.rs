@@ -368,6 +368,13 @@ pub(crate) struct ConvertArgs {
         conflicts_with_all = ["compression", "uncompress"]
     )]
     pub(crate) zstd_chunked: Option<Dialect>,
+    /// Tables of contents beside the image, whose layers stay: SOCI, of version 2 (the default) or 1
+    #[arg(
+        long, group = "form", value_name = "VERSION", num_args = 0..=1, require_equals = true,
+        default_missing_value = "2", value_parser = clap::value_parser!(u8).range(1..=2),
+        conflicts_with_all = ["compression", "uncompress", "level", "prioritize"]
+    )]
+    pub(crate) soci: Option<u8>,
     /// What is read first, put first: a file with a path a line, or a trace of `lazy trace export`
     #[arg(long, value_name = "FILE", requires = "form")]
     pub(crate) prioritize: Option<PathBuf>,
@@ -397,11 +404,13 @@ pub(crate) enum Dialect {
 impl ConvertArgs {
     /// The lazy form that is asked for, as the engine takes it; empty is none.
     pub(crate) fn form(&self) -> &'static str {
-        match (self.estargz, self.zstd_chunked) {
-            (true, _) => "estargz",
-            (false, Some(Dialect::Containers)) => "zstd-chunked",
-            (false, Some(Dialect::Stargz)) => "zstd-chunked=stargz",
-            (false, None) => "",
+        match (self.estargz, self.zstd_chunked, self.soci) {
+            (true, ..) => "estargz",
+            (_, Some(Dialect::Containers), _) => "zstd-chunked",
+            (_, Some(Dialect::Stargz), _) => "zstd-chunked=stargz",
+            (.., Some(1)) => "soci=1",
+            (.., Some(_)) => "soci",
+            (false, None, None) => "",
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
-use storage_model::{Compression, Descriptor, DiffId, Digest, media};
+use storage_model::{Compression, Descriptor, DiffId, Digest, Platform, media};
 
 /// Beginnings of annotations that describe a layer's bytes as they were: tables of contents of lazy formats.
 const STALE: [&str; 5] = [
@@ -130,6 +130,35 @@ pub(super) fn index(
             });
         }
     })
+}
+
+/// An index with further `entries` at its end; its own bytes if there are none.
+pub(super) fn with_entries(bytes: Vec<u8>, entries: &[Value]) -> Vec<u8> {
+    if entries.is_empty() {
+        return bytes;
+    }
+    edited(media::OCI_INDEX, &bytes, false, |document| {
+        if let Some(all) = document.get_mut("manifests").and_then(Value::as_array_mut) {
+            all.extend_from_slice(entries);
+        }
+    })
+    .1
+}
+
+/// An index of one manifest and what is beside it.
+pub(super) fn index_of(manifest: &Descriptor, platform: &Platform, beside: &Value) -> Vec<u8> {
+    let document = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": media::OCI_INDEX,
+        "manifests": [
+            {
+                "mediaType": manifest.media_type, "digest": manifest.digest.to_string(), "size": manifest.size,
+                "platform": platform,
+            },
+            beside,
+        ],
+    });
+    serde_json::to_vec(&document).expect("strings and numbers, into memory")
 }
 
 /// BuildKit's link from an attestation to its image goes on to what that image is now.

@@ -1,6 +1,6 @@
 //! Makes an image of the same trees, with its layers in another compression or its documents of OCI's types.
 //!
-//! `lease -> recompress layers -> write manifests -> write indexes -> publish -> release`
+//! `lease -> layers and manifests (member) -> write indexes -> publish -> release`
 //!
 //! In another compression the tars stay byte for byte what they were, so diff IDs, configs and unpacked snapshots stay too;
 //! only blobs and the documents that name them are new. In most lazy forms the tars are in another order and have their table
@@ -10,8 +10,10 @@
 
 mod documents;
 mod lazy;
+mod member;
 mod prioritized;
 mod recompress;
+mod soci;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,13 +21,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use storage_content::{ImageRecord, Space};
-use storage_model::{
-    Compression, Descriptor, DiffId, Digest, Document, ImageConfig, Labels, Namespace, media,
-};
+use storage_model::{Compression, Descriptor, Digest, Document, Namespace, media};
 use tokio::sync::mpsc::Sender;
 
+use member::{Converting, Members};
 use recompress::Counted;
 pub(crate) use recompress::{Recompression, recompress};
+use soci::Beside;
 
 /// The index `bytes` with what `renewed` says of its entries, without those it does not know.
 pub(crate) fn reduced_index(
@@ -72,6 +74,8 @@ pub struct ConvertRequest {
 pub enum LazyForm {
     /// Layers of that format.
     Layers(lazy_build::Format),
+    /// The same layers, with their tables of contents beside the image.
+    Soci(lazy_build::soci::Version),
 }
 
 impl ConvertRequest {
@@ -104,6 +108,8 @@ impl LazyForm {
                 Self::Layers(Format::ZstdChunked(Dialect::Containers))
             }
             "zstd-chunked=stargz" => Self::Layers(Format::ZstdChunked(Dialect::Stargz)),
+            "soci" | "soci=2" => Self::Soci(lazy_build::soci::Version::Two),
+            "soci=1" => Self::Soci(lazy_build::soci::Version::One),
             other => return Err(EngineError::UnknownLazyForm(other.chars().take(64).collect())),
         }))
     }
@@ -151,7 +157,7 @@ async fn convert_leased(
     };
     let how = Converting::new(&request, oci, root)?;
     let mut renewed: HashMap<Digest, Descriptor> = HashMap::new();
-    let mut done: HashMap<Digest, lazy::Rewritten> = HashMap::new();
+    let mut beside: HashMap<Digest, Beside> = HashMap::new();
     let mut bytes = 0;
     // What is about an image comes after it: it says what the image is now.
     let (about, images): (Vec<&Member>, Vec<&Member>) = contents
@@ -159,140 +165,18 @@ async fn convert_leased(
         .iter()
         .filter(|member| how.is_lazy() || !is_attestation(&member.descriptor))
         .partition(|member| member.manifest.subject.is_some());
+    let mut members = Members { lease, board, name: &source.name, how, oci, done: HashMap::new() };
     for member in images.into_iter().chain(about) {
-        let after = convert_member(lease, board, &source.name, member, &how, &mut done).await?;
-        bytes += after.layers.iter().map(|layer| layer.size).sum::<u64>();
-        let subject =
-            member.manifest.subject.as_ref().and_then(|subject| renewed.get(&subject.digest)).cloned();
-        let manifest = write_manifest(lease, &source.name, member, after, subject, oci).await?;
-        renewed.insert(member.descriptor.digest, manifest);
+        let subject = member.manifest.subject.as_ref().and_then(|subject| renewed.get(&subject.digest));
+        let after = members.convert(member, subject.cloned()).await?;
+        bytes += after.bytes;
+        let digest = member.descriptor.digest;
+        beside.extend(after.beside.map(|beside| (digest, beside)));
+        renewed.insert(digest, after.manifest);
     }
-    let target = write_indexes(lease, board, &source.name, contents, renewed, oci).await?;
+    let target = write_indexes(lease, board, &source.name, contents, renewed, beside, oci).await?;
     let image = publish(lease, &source, target, &request.target).await?;
     Ok(Transferred { images: vec![image], bytes, seconds: 0.0 })
-}
-
-/// What is done to layers.
-enum Converting {
-    Nothing,
-    Recompress(Recompression),
-    Rewrite(Arc<lazy::Rewriting>),
-}
-
-impl Converting {
-    fn new(request: &ConvertRequest, oci: bool, root: &Path) -> Result<Self, EngineError> {
-        let prioritized = prioritized::paths(&request.prioritized)?;
-        Ok(match (request.lazy, request.compression) {
-            (Some(_), Some(_)) => return Err(EngineError::UnknownLazyForm("lazy and a compression".into())),
-            (None, None) => Self::Nothing,
-            (None, Some(to)) => Self::Recompress(Recompression::to(to, request.level, oci)),
-            (Some(LazyForm::Layers(format)), None) => {
-                let (scratch, level) = (root.to_owned(), request.level);
-                Self::Rewrite(Arc::new(lazy::Rewriting { format, level, prioritized, scratch }))
-            }
-        })
-    }
-
-    fn is_lazy(&self) -> bool {
-        matches!(self, Self::Rewrite(_))
-    }
-}
-
-/// A member's layers, and its config if that changed.
-struct After {
-    layers: Vec<Descriptor>,
-    config: Option<Descriptor>,
-}
-
-/// The layers of one manifest, made anew and proved to be what its config says.
-async fn convert_member(
-    lease: &WorkLease,
-    board: &Arc<Board>,
-    name: &str,
-    member: &Member,
-    how: &Converting,
-    done: &mut HashMap<Digest, lazy::Rewritten>,
-) -> Result<After, EngineError> {
-    let manifest = &member.manifest;
-    // An artifact's layers are no tars of ours.
-    if matches!(how, Converting::Nothing) || !media::is_config(&manifest.config.media_type) {
-        return Ok(After { layers: manifest.layers.clone(), config: None });
-    }
-    if is_attestation(&member.descriptor) {
-        return Ok(After { layers: manifest.layers.clone(), config: None });
-    }
-    let (space, described, owner) = (lease.space.clone(), manifest.config.clone(), name.to_owned());
-    let bytes = blocking(move || stored::config(&space, &owner, &described)).await?;
-    let config = ImageConfig::parse(&bytes, manifest.layers.len()).map_err(|source| EngineError::Config {
-        reference: name.to_owned(),
-        digest: manifest.config.digest,
-        source,
-    })?;
-    let diff_ids = &config.rootfs.diff_ids;
-    match how {
-        Converting::Nothing => Ok(After { layers: manifest.layers.clone(), config: None }),
-        Converting::Recompress(how) => {
-            let layers = recompress(lease, board, name, &manifest.layers, diff_ids, how).await?;
-            Ok(After { layers, config: None })
-        }
-        Converting::Rewrite(how) => {
-            let (mut layers, mut after) = (Vec::new(), Vec::new());
-            for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
-                // Images of several platforms share layers.
-                let rewritten = match done.get(&layer.digest) {
-                    Some(rewritten) => rewritten.clone(),
-                    None => lazy::rewrite(lease, board, name, layer, *diff_id, how).await?,
-                };
-                done.insert(layer.digest, rewritten.clone());
-                layers.push(rewritten.layer);
-                after.push(rewritten.diff_id);
-            }
-            let config = match after == *diff_ids {
-                true => None,
-                false => Some(write_config(lease, &manifest.config, &bytes, &after).await?),
-            };
-            Ok(After { layers, config })
-        }
-    }
-}
-
-/// Stores the config with other diff IDs.
-async fn write_config(
-    lease: &WorkLease,
-    before: &Descriptor,
-    bytes: &[u8],
-    diff_ids: &[DiffId],
-) -> Result<Descriptor, EngineError> {
-    let written = documents::config(bytes, diff_ids);
-    let mut after = before.clone();
-    (after.digest, after.size) = (Digest::of(&written), written.len() as u64);
-    let (space, config) = (lease.space.clone(), after.clone());
-    blocking(move || store_small(&space, &config, &written, Labels::new())).await?;
-    Ok(after)
-}
-
-async fn write_manifest(
-    lease: &WorkLease,
-    name: &str,
-    member: &Member,
-    after: After,
-    subject: Option<Descriptor>,
-    oci: bool,
-) -> Result<Descriptor, EngineError> {
-    let (space, name, member) = (lease.space.clone(), name.to_owned(), member.clone());
-    blocking(move || {
-        let bytes = stored::bytes(&space, &name, &member.descriptor)?;
-        let changes = documents::Changes {
-            before: &member.manifest.layers,
-            after: &after.layers,
-            config: after.config.as_ref(),
-            subject: subject.as_ref(),
-            annotations: &[],
-        };
-        let (media_type, written) = documents::manifest(&member.descriptor.media_type, &bytes, &changes, oci);
-        store(&space, &name, &member.descriptor, media_type, &written)
-    })
-    .await
 }
 
 /// Writes each index anew, those inside others first, and returns what the new image's name stands for.
@@ -302,6 +186,7 @@ async fn write_indexes(
     name: &str,
     contents: Contents,
     mut renewed: HashMap<Digest, Descriptor>,
+    beside: HashMap<Digest, Beside>,
     oci: bool,
 ) -> Result<Descriptor, EngineError> {
     let (space, name, board) = (lease.space.clone(), name.to_owned(), board.clone());
@@ -321,13 +206,25 @@ async fn write_indexes(
         if dropped > 0 {
             board.say(format!("{dropped} attestations are left out: they speak of manifests that changed"));
         }
-        for (descriptor, _) in &contents.indexes {
+        for (descriptor, index) in &contents.indexes {
             let bytes = stored::bytes(&space, &name, descriptor)?;
             let (media_type, written) = documents::index(&descriptor.media_type, &bytes, &renewed, oci);
+            let here = index.manifests.iter().map(|entry| entry.digest);
+            let entries: Vec<_> =
+                here.filter_map(|digest| Some(beside.get(&digest)?.entry(renewed.get(&digest)?))).collect();
+            let written = documents::with_entries(written, &entries);
             let after = store(&space, &name, descriptor, media_type, &written)?;
             renewed.insert(descriptor.digest, after);
         }
-        Ok(renewed.remove(&contents.top.digest).unwrap_or(contents.top))
+        let top = renewed.remove(&contents.top.digest).unwrap_or(contents.top.clone());
+        match beside.get(&contents.top.digest) {
+            None => Ok(top),
+            // One manifest and what is beside it: an index of the two takes its place.
+            Some(beside) => {
+                let written = documents::index_of(&top, beside.platform(), &beside.entry(&top));
+                store(&space, &name, &top, media::OCI_INDEX.to_owned(), &written)
+            }
+        }
     })
     .await
 }
