@@ -6,6 +6,7 @@
 //!
 //! Not here: how a process is started (`runtime-shim`), what it may do (`runtime-container`).
 
+mod copy;
 mod launch;
 mod making;
 mod network;
@@ -25,6 +26,7 @@ use storage_content::{ContainerRecord, ErrorKind};
 use storage_model::{Identifier, Labels, Namespace};
 
 use making::Making;
+pub use copy::{CopiedOut, CopyError, Found as FoundPath};
 pub use network::NetworkWish;
 pub use stop::Stopped;
 pub(crate) use watch::Watches;

@@ -16,7 +16,8 @@ use storage_content::ErrorKind;
 use storage_model::Namespace;
 use storage_sys::{confine, mount};
 
-use crate::{Engine, EngineError, Status};
+use super::Status;
+use crate::{Engine, EngineError};
 
 /// Why files were not copied.
 #[derive(Debug, thiserror::Error)]
