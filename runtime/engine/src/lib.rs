@@ -34,7 +34,8 @@ pub use archive::{ArchiveError, ExportRequest, ImportRequest};
 pub use check::{CheckNews, CheckReport, CheckRequest, Found, Healed, Outcome};
 pub use collect::{Budget, CollectRequest};
 pub use container::{
-    ContainerState, LogWish, NetworkWish, RUNTIME_OPTIONS, RunRequest, Started, Status, Stopped,
+    ContainerState, CopiedOut, CopyError, FoundPath, LogWish, NetworkWish, RUNTIME_OPTIONS, RunRequest,
+    Started, Status, Stopped,
 };
 pub use convert::{ConvertRequest, LazyForm};
 pub use diff::DiffRequest;
