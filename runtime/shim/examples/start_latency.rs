@@ -129,5 +129,6 @@ fn config(top: &Path, state: &Path, lower: &Path, round: u32) -> ShimConfig {
         image_config: ImageConfig::parse(image, 0).unwrap(),
         run_options: RunOptions { args: vec!["/bin/true".into()], ..RunOptions::default() },
         log: None,
+        log_settings: None,
     }
 }

@@ -80,6 +80,7 @@ impl Bundle {
             image_config: ImageConfig::parse(document.to_string().as_bytes(), 0).unwrap(),
             run_options: options,
             log: Some(top.join("output.log")),
+            log_settings: None,
         };
         Self { directory, config }
     }
