@@ -55,6 +55,18 @@ impl Map {
         }
     }
 
+    /// Lets go of the memory that reading has brought in so far; what is read next comes from the page cache again.
+    ///
+    /// Advice: where the kernel does not take it, nothing changes.
+    pub fn release(&self) {
+        if self.length == 0 {
+            return;
+        }
+        // SAFETY: the range is the mapping's own. It is private, never written and backed by a file, so pages that are
+        // dropped come back with the same bytes; slices of it stay valid.
+        unsafe { libc::madvise(self.start.as_ptr().cast(), self.length, libc::MADV_DONTNEED) };
+    }
+
     fn pages(file: &File, length: usize) -> io::Result<Self> {
         // SAFETY: with a null hint the kernel chooses an address range that nothing else in this process uses, so no
         // memory of ours changes meaning. The descriptor is open for the whole call, `file` being borrowed; the mapping
@@ -112,6 +124,8 @@ mod tests {
         let (file, next) = (file(&bytes, 0o644), file(b"next", 0o644));
         let map = Map::open(file.path(), 1 << 20).unwrap();
         std::fs::rename(next.path(), file.path()).unwrap();
+        assert_eq!(&*map, bytes);
+        map.release();
         assert_eq!(&*map, bytes);
         assert_eq!(&*Map::open(file.path(), 1 << 20).unwrap(), b"next");
     }

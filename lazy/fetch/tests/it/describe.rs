@@ -187,8 +187,9 @@ fn an_estargz_layer_is_described_by_one_request() {
 fn a_table_longer_than_the_guess_takes_one_request_more() {
     let registry = Registry::start(Way::Honest);
     let content = noise(100_000);
-    let more: String =
-        (0..2000).map(|n| format!(r#",{{"name":"{n}{}","type":"dir"}}"#, Digest::of(&[n as u8]))).collect();
+    let more: String = (0..2000)
+        .map(|n| format!(r#",{{"name":"{n}{}","type":"dir"}}"#, Digest::of(&u32::to_le_bytes(n))))
+        .collect();
     let json = table(&content, &more);
     let mut blob = gzip(&content);
     let offset = blob.len();

@@ -55,7 +55,13 @@ impl ImageIndex {
     /// [`IndexError::Checksum`] if it is damaged: make it anew from the layers.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
         let map = Map::open(path, FILE_BYTES_MAX);
-        Self::new(Bytes::Mapped(map.map_err(|source| IndexError::Map { path: path.to_owned(), source })?))
+        let map = map.map_err(|source| IndexError::Map { path: path.to_owned(), source })?;
+        let index = Self::new(Bytes::Mapped(map))?;
+        // The checksum has read all of it, a container will read some.
+        if let Bytes::Mapped(map) = &index.bytes {
+            map.release();
+        }
+        Ok(index)
     }
 
     /// The index whose file has these bytes.

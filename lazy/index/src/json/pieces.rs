@@ -63,9 +63,9 @@ impl Pieces {
                 _ => {}
             }
         }
-        let end = match raw.end_offset {
-            0 => None,
-            end => Some(raw.whole(end)?),
+        let end = match (self.layout, raw.end_offset) {
+            (Layout::Stargz(_), _) | (_, 0) => None,
+            (Layout::Containers, end) => Some(raw.whole(end)?),
         };
         self.file = Some((number, size, end));
         if size == 0 {
