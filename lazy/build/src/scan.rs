@@ -2,20 +2,23 @@
 //!
 //! Everything later works with ranges of the tar, so that bytes which are kept are the very bytes.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use storage_layer::Limits;
-use storage_layer::tar::{Entry, EntryKind, Piece, Reader, TarError};
+use storage_layer::tar::{Entry, EntryKind, Piece, Reader};
 use storage_model::{Digest, Hasher};
 use storage_sys::tree::EntryPath;
 
 use crate::BuildError;
 use crate::header::Extra;
 use crate::rollsum::{Cut, Cutter};
+
+/// Most bytes of holes of all files of a layer: 4 GiB. They are hashed, and some formats have to write them as zeros.
+const HOLE_BYTES_MAX: u64 = 4 << 30;
 
 /// Stored bytes of a file: `tar_offset..tar_offset + length` of the tar are `file_offset..` of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,16 +83,17 @@ pub(crate) fn scan(file: &File, cut: bool) -> Result<Scanned, BuildError> {
     let mut reader = Reader::new(&mut buffered, &limits);
     let mut items: Vec<Item> = Vec::new();
     let mut end = 0;
-    let mut seen: HashMap<Vec<u8>, ()> = HashMap::new();
+    let mut seen: HashSet<Vec<u8>> = HashSet::new();
     let mut has_doubles = false;
+    let mut holes = 0u64;
     while let Some(entry) = reader.next_entry()? {
         if items.len() as u64 >= limits.entries_max {
             return Err(BuildError::Limit { what: "entries", limit: limits.entries_max });
         }
         let head = end..reader.offset();
-        let (item, stored_end) = item(&mut reader, entry, head, file, cut)?;
+        let (item, stored_end) = item(&mut reader, entry, head, file, cut, &mut holes)?;
         end = stored_end.next_multiple_of(512);
-        has_doubles |= seen.insert(item.path.clone(), ()).is_some();
+        has_doubles |= !seen.insert(item.path.clone());
         items.push(item);
     }
     reader.drain()?;
@@ -109,6 +113,7 @@ fn item<R: std::io::BufRead>(
     head: Range<u64>,
     file: &File,
     cut: bool,
+    holes: &mut u64,
 ) -> Result<(Item, u64), BuildError> {
     let path = path_of(&entry)?;
     let mut bytes = vec![0; usize::try_from(head.end - head.start).unwrap_or(usize::MAX)];
@@ -128,11 +133,17 @@ fn item<R: std::io::BufRead>(
                 (at, tar_at) = (at + length, tar_at + length);
             }
             Piece::Hole(length) => {
+                *holes = holes.saturating_add(length);
+                if *holes > HOLE_BYTES_MAX {
+                    let name = storage_layer::EntryName(entry.name.clone());
+                    let reason = "with it, the layer has holes of more than 4 GiB";
+                    return Err(BuildError::Entry { name, reason });
+                }
                 content.zeros(length);
                 at += length;
             }
         }
-        Ok::<(), TarError>(())
+        Ok::<(), BuildError>(())
     })?;
     let (digest, crc64, cuts) = content.finish();
     let digest = (entry.size > 0).then_some(digest);

@@ -36,9 +36,15 @@ pub(super) fn read<R: BufRead>(
     options: &IndexOptions,
 ) -> Result<Table, BuildError> {
     let mut table = Table::default();
+    // Holes cost nothing in the tar: what a file says of its length is no proof of anything.
+    let (mut bytes, bytes_max) = (0u64, lazy_index::Limits::default().layer_bytes_max);
     while let Some(entry) = reader.next_entry()? {
         if table.entries.len() as u64 >= options.limits.entries_max {
             return Err(BuildError::Limit { what: "entries", limit: options.limits.entries_max });
+        }
+        bytes = bytes.saturating_add(entry.size);
+        if bytes > bytes_max {
+            return Err(BuildError::Limit { what: "bytes of files", limit: bytes_max });
         }
         let first = u32::try_from(table.chunks.len()).map_err(|_| too_many_chunks())?;
         let mut file =

@@ -238,6 +238,21 @@ fn a_sparse_file_is_shown_whole_by_every_format() {
     }
 }
 
+#[test]
+fn l4_a_hole_that_would_fill_the_disk_is_refused_and_one_in_an_index_costs_nothing() {
+    let huge = pax_sparse("huge", 1 << 40, &[&b"0\n"[..], &[0; 510]].concat());
+    for format in ALL {
+        let refused = write_layer(&in_file(&huge), Vec::new(), &LayerOptions::new(format)).unwrap_err();
+        assert!(refused.is_inexpressible(), "{refused}");
+    }
+    let options = crate::IndexOptions::default();
+    let toc = crate::index_layer(&huge[..], Compression::None, &options).unwrap().toc;
+    toc.validate(huge.len() as u64, &Limits::default()).unwrap();
+    let endless = pax_sparse("endless", 1 << 60, &[&b"0\n"[..], &[0; 510]].concat());
+    let refused = crate::index_layer(&endless[..], Compression::None, &options).unwrap_err();
+    assert!(matches!(refused, BuildError::Limit { .. }), "{refused}");
+}
+
 fn pax_sparse(name: &str, size: u64, stored: &[u8]) -> Vec<u8> {
     let record = |text: &str| {
         let length =
