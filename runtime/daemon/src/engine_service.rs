@@ -4,7 +4,7 @@
 //! `check`; `stream` runs what tells of its progress.
 
 mod check;
-mod container;
+pub(crate) mod container;
 mod pull;
 mod run;
 mod store;
@@ -87,8 +87,7 @@ impl wire::engine_server::Engine for EngineService {
         let mut request = run::run_in(request.into_inner())?;
         let engine = self.engine.clone();
         if request.rootfs.is_none() {
-            let unpacked =
-                engine.ensure_unpacked(&namespace, &request.image, "", &request.snapshotter).await;
+            let unpacked = engine.ensure_unpacked(&namespace, &request.image, "", &request.snapshotter).await;
             request.snapshotter = unpacked.map_err(status)?.snapshotter.to_owned();
         }
         let started = blocking(move || engine.run(&namespace, request)).await?;

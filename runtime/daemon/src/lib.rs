@@ -19,6 +19,7 @@ mod error;
 mod exchange;
 mod identity;
 mod lazy_service;
+mod life_service;
 mod pipe;
 mod plugin;
 mod server;

@@ -23,14 +23,16 @@ use runtime_api::containerd::services::tasks::v1::tasks_server::{self, TasksServ
 use runtime_api::containerd::services::transfer::v1::transfer_server::{self, TransferServer};
 use runtime_api::containerd::services::version::v1::version_server::{self, VersionServer};
 use runtime_api::grpc::health::v1::health_server::HealthServer;
+use runtime_api::windlass::v1::containers_server::{self as lives_server, ContainersServer as LivesServer};
 use runtime_api::windlass::v1::engine_server::{self, EngineServer};
 use runtime_api::windlass::v1::lazy_server::LazyServer;
 use runtime_engine::{Engine, EngineConfig};
 use tonic::transport::server::Router;
 
 use crate::engine_service::EngineService;
-use crate::lazy_service::LazyService;
 use crate::exchange::Exchange;
+use crate::lazy_service::LazyService;
+use crate::life_service::LifeService;
 use crate::services::containers::ContainersService;
 use crate::services::content::ContentService;
 use crate::services::diff::DiffService;
@@ -79,6 +81,7 @@ const SERVICES: &[&str] = &[
     images_server::SERVICE_NAME,
     introspection_server::SERVICE_NAME,
     leases_server::SERVICE_NAME,
+    lives_server::SERVICE_NAME,
     namespaces_server::SERVICE_NAME,
     snapshots_server::SERVICE_NAME,
     streaming_server::SERVICE_NAME,
@@ -147,6 +150,8 @@ impl Server {
         listener.set_nonblocking(true).map_err(DaemonError::Runtime)?;
         let listener = tokio::net::UnixListener::from_std(listener).map_err(DaemonError::Runtime)?;
         let (stopper, stopping) = stop::channel();
+        let begun = engine.clone();
+        tokio::spawn(async move { begun.complete_all().await });
         let router = router(engine, uuid, exchange, &stopping);
         let serving = router.serve_with_incoming_shutdown(accept::connections(listener), async move {
             stopping.stopping().await;
@@ -201,6 +206,7 @@ fn router(engine: Engine, uuid: String, exchange: Exchange, stop: &Stop) -> Rout
         .add_service(limited!(ContainersServer, ContainersService::new(store)))
         .add_service(limited!(TasksServer, TasksService::new(engine.clone(), stop.clone())))
         .add_service(limited!(LazyServer, LazyService::new(engine.clone())))
+        .add_service(limited!(LivesServer, LifeService::new(engine.clone(), stop.clone())))
         .add_service(limited!(EngineServer, EngineService::new(engine, stop.clone())))
 }
 

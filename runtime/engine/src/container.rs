@@ -7,6 +7,7 @@
 //! Not here: how a process is started (`runtime-shim`), what it may do (`runtime-container`).
 
 mod copy;
+mod exec;
 mod launch;
 mod making;
 mod network;
@@ -14,6 +15,8 @@ mod plain;
 mod restart;
 mod signal;
 mod stop;
+mod update;
+mod usage;
 mod watch;
 
 use std::path::PathBuf;
@@ -25,10 +28,13 @@ use runtime_shim::{Client, Phase};
 use storage_content::{ContainerRecord, ErrorKind};
 use storage_model::{Identifier, Labels, Namespace};
 
-use making::Making;
 pub use copy::{CopiedOut, CopyError, Found as FoundPath};
+pub use exec::ExecRequest;
+use making::Making;
 pub use network::NetworkWish;
 pub use stop::Stopped;
+pub use update::ContainerDetails;
+pub use usage::{ProcessLine, Usage};
 pub(crate) use watch::Watches;
 
 use crate::{Engine, EngineError};

@@ -286,26 +286,6 @@ pub enum EngineError {
     /// No command.
     #[error("an exec needs a command")]
     NoCommand,
-    /// Nothing is at a path of a container.
-    #[error("container {id} has no {path:?}")]
-    NoPath {
-        /// The container.
-        id: String,
-        /// The path.
-        path: String,
-    },
-    /// A path of a container is not what is needed.
-    #[error("{path:?} of container {id} is {found}, not {expected}")]
-    PathKind {
-        /// The container.
-        id: String,
-        /// The path.
-        path: String,
-        /// What it is.
-        found: &'static str,
-        /// What it should be.
-        expected: &'static str,
-    },
     /// Not a signal.
     #[error("{0} is not a signal number: Linux has 1 to 64")]
     Signal(u32),
@@ -427,7 +407,6 @@ impl EngineError {
             | Self::RestartPolicy(_)
             | Self::ExecSpec { .. }
             | Self::NoCommand
-            | Self::PathKind { .. }
             | Self::Document { .. }
             | Self::Config { .. } => ErrorKind::InvalidArgument,
             Self::Registry(error) => registry_kind(error),
@@ -458,7 +437,6 @@ impl EngineError {
             Self::NoPlatform { .. }
             | Self::NoImage { .. }
             | Self::NoContainer { .. }
-            | Self::NoPath { .. }
             | Self::NotMounted(_) => ErrorKind::NotFound,
             Self::LayerType { .. } | Self::ReadOnlyMounts => ErrorKind::FailedPrecondition,
             Self::NoLayer { .. } | Self::NoLayerType { .. } => ErrorKind::Unimplemented,

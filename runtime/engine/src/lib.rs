@@ -34,8 +34,8 @@ pub use archive::{ArchiveError, ExportRequest, ImportRequest};
 pub use check::{CheckNews, CheckReport, CheckRequest, Found, Healed, Outcome};
 pub use collect::{Budget, CollectRequest};
 pub use container::{
-    ContainerState, CopiedOut, CopyError, FoundPath, LogWish, NetworkWish, RUNTIME_OPTIONS, RunRequest,
-    Started, Status, Stopped,
+    ContainerDetails, ContainerState, CopiedOut, CopyError, ExecRequest, FoundPath, LogWish, NetworkWish,
+    ProcessLine, RUNTIME_OPTIONS, RunRequest, Started, Status, Stopped, Usage,
 };
 pub use convert::{ConvertRequest, LazyForm};
 pub use diff::DiffRequest;

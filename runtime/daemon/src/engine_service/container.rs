@@ -9,9 +9,6 @@ use storage_model::Namespace;
 
 use crate::convert::labels_out;
 
-/// Label of containerd's restart monitor.
-const RESTART_POLICY: &str = "containerd.io/restart.policy";
-
 fn port_out(port: Port) -> wire::PortMapping {
     wire::PortMapping {
         host_ip: port.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
@@ -31,16 +28,45 @@ fn process_out(status: Process) -> (&'static str, u32, u32) {
     }
 }
 
+/// Mounts of a container beyond those that every one has: binds.
+pub(crate) fn mounts_of(state: &ContainerState) -> Vec<wire::Mount> {
+    let spec: serde_json::Value = serde_json::from_str(&state.spec_json).unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let all = spec["mounts"].as_array().cloned().unwrap_or_default();
+    let binds = all.into_iter().filter(|mount| mount["type"] == "bind");
+    binds
+        .map(|mount| wire::Mount {
+            r#type: text(&mount["type"]),
+            source: text(&mount["source"]),
+            destination: text(&mount["destination"]),
+            options: mount["options"].as_array().into_iter().flatten().map(text).collect(),
+        })
+        .collect()
+}
+
 /// A container as it is, with its network.
-pub(super) fn container_out(engine: &Engine, namespace: &Namespace, state: ContainerState) -> wire::Container {
+pub(super) fn container_out(
+    engine: &Engine,
+    namespace: &Namespace,
+    state: ContainerState,
+) -> wire::Container {
+    container_details_out(engine, namespace, state).0
+}
+
+/// The same, and the options it was made with.
+pub(crate) fn container_details_out(
+    engine: &Engine,
+    namespace: &Namespace,
+    state: ContainerState,
+) -> (wire::Container, String) {
+    let details = engine.details(namespace, &state);
     let (status, pid, exit_code) = process_out(state.status);
     let network = engine.network_status(namespace, &state.record.id).unwrap_or_default();
     let network_mode = Engine::network_mode(&state.record);
-    let restart = state.record.labels.get(RESTART_POLICY).cloned().unwrap_or_default();
     let record = state.record;
     // A clock before 1970 is no reason to hide a container.
     let age = record.created.duration_since(UNIX_EPOCH).unwrap_or_default();
-    wire::Container {
+    let container = wire::Container {
         id: record.id.to_string(),
         image: record.image,
         runtime: record.runtime,
@@ -52,10 +78,18 @@ pub(super) fn container_out(engine: &Engine, namespace: &Namespace, state: Conta
         args: state.args,
         spec_json: state.spec_json,
         labels: labels_out(record.labels),
-        restart,
+        restart: details.restart,
+        restarts: details.restarts,
+        started_at: details.started_at,
+        finished_at: i64::try_from(details.finished_at_ms / 1000).unwrap_or(i64::MAX),
+        error: details.error,
+        terminal: details.terminal,
+        bundle: details.bundle,
+        log_path: details.log_path,
         network_mode: if network_mode.is_empty() { network.kind } else { network_mode },
         addresses: network.addresses,
         ports: network.ports.into_iter().map(port_out).collect(),
         ..wire::Container::default()
-    }
+    };
+    (container, details.options_json)
 }

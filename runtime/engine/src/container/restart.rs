@@ -93,6 +93,20 @@ pub(super) fn count(labels: &Labels) -> u32 {
     labels.get(RESTART_COUNT).and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
+/// The policy in the labels of a container, as it is written.
+pub(super) fn policy_text(labels: &Labels) -> String {
+    match (labels.get(RESTART_STATUS), labels.get(RESTART_POLICY)) {
+        (_, Some(policy)) => policy.clone(),
+        (Some(_), None) => "always".to_owned(),
+        (None, None) => "no".to_owned(),
+    }
+}
+
+/// Refuses what is no policy.
+pub(super) fn check(text: &str) -> Result<(), EngineError> {
+    text.parse::<Policy>().map(drop)
+}
+
 /// How soon a container is started again, after `failures` ends in a row that came soon.
 fn pause(failures: u32) -> Duration {
     PAUSE_FIRST.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).min(PAUSE_MAX)
