@@ -139,6 +139,16 @@ impl ImageBuilder {
         self
     }
 
+    /// The archives of its layers, lowest first, uncompressed.
+    pub fn tars(&self) -> impl Iterator<Item = &[u8]> {
+        self.layers.iter().map(|(tar, _)| tar.as_slice())
+    }
+
+    /// The `config` object of its config.
+    pub fn config(&self) -> &Value {
+        &self.process
+    }
+
     /// The finished image.
     ///
     /// # Errors

@@ -40,6 +40,9 @@ pub struct Layer {
     pub format: String,
     /// Where the bytes come from, the first that answers. The local store always goes before.
     pub origins: Vec<Origin>,
+    /// Whoever shows it shall bring in the rest behind its readers' backs: nobody else does.
+    #[serde(default)]
+    pub fill: bool,
 }
 
 impl Layer {
@@ -133,6 +136,7 @@ mod tests {
             proof: None,
             format: "estargz".to_owned(),
             origins: vec![Origin { reference: "r.example/a:1".to_owned(), access: Access::default() }],
+            fill: false,
         }
     }
 

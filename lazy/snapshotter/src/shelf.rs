@@ -247,6 +247,7 @@ mod tests {
             proof: None,
             format: "estargz".to_owned(),
             origins: Vec::new(),
+            fill: false,
         }
     }
 

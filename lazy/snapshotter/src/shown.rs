@@ -101,7 +101,7 @@ impl Shown {
             origins: of_blob.iter().map(|layer| layer.origins.clone()).collect(),
             login,
             trace: trace.exists().then_some(trace),
-            fill: false,
+            fill: layers.iter().any(|layer| layer.fill),
         })
     }
 

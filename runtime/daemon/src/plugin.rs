@@ -14,7 +14,8 @@ use storage_model::{Labels, Namespace};
 const NAMESPACE: &str = "containerd-plugin";
 
 /// The names under which containerd's configuration knows our snapshotters, and ours.
-pub(crate) const SNAPSHOTTERS: [(&str, &str); 2] = [("windlass", "overlayfs"), ("windlass-native", "native")];
+pub(crate) const SNAPSHOTTERS: [(&str, &str); 3] =
+    [("windlass", "overlayfs"), ("windlass-native", "native"), ("windlass-lazy", "lazy")];
 
 /// Keeps from collection whatever carries it. containerd passes none of its own `gc` labels on, so it is never theirs.
 const ROOT: &str = "containerd.io/gc.root";
@@ -76,6 +77,7 @@ mod tests {
     fn only_the_names_of_the_configuration_are_plug_ins() {
         assert_eq!(Plugin::called("windlass").map(|plugin| plugin.snapshotter), Some("overlayfs"));
         assert_eq!(Plugin::called("windlass-native").map(|plugin| plugin.snapshotter), Some("native"));
+        assert_eq!(Plugin::called("windlass-lazy").map(|plugin| plugin.snapshotter), Some("lazy"));
         assert!(Plugin::called("overlayfs").is_none());
         assert!(is_namespace(&Plugin::namespace()));
     }

@@ -27,11 +27,8 @@ impl Snapshotters {
     /// # Errors
     /// That of the first that cannot be opened.
     pub(crate) fn open(store: &Store, config: &EngineConfig) -> Result<Self, SnapshotError> {
-        let places = Places {
-            root: config.root.clone(),
-            state: config.state.clone(),
-            program: config.exe.clone(),
-        };
+        let places =
+            Places { root: config.root.clone(), state: config.state.clone(), program: config.exe.clone() };
         Ok(Self {
             overlay: Overlay::new(store)?,
             native: Native::new(store)?,

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use runtime_api::containerd::services::snapshots::v1 as wire;
 use runtime_api::containerd::types;
 use runtime_api::filter::Filters;
-use runtime_engine::Engine;
+use runtime_engine::{Engine, SNAPSHOT_REF};
 use snapshotters_contract::{ActiveKey, CommittedName, Info, Kind, Mount, Snapshotter};
-use storage_content::LabelChange;
+use storage_content::{LabelChange, Space};
 use storage_model::Labels;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,6 +24,9 @@ use crate::convert::{
 };
 use crate::plugin::Plugin;
 use crate::status::{invalid, status};
+
+/// The snapshotter that may have a layer without its bytes.
+const LAZY: &str = "lazy";
 
 /// The service.
 #[derive(Clone)]
@@ -53,14 +56,23 @@ impl SnapshotsService {
         if !self.engine.snapshotters().contains(&ours) {
             return Err(invalid(format!("snapshotter not loaded: {name}")));
         }
-        let snapshotter = self.engine.snapshotter(ours, space).map_err(status)?;
-        Ok(Chosen { snapshotter, is_plugin: plugin.is_some() })
+        let snapshotter = self.engine.snapshotter(ours, space.clone()).map_err(status)?;
+        Ok(Chosen { snapshotter, space, is_plugin: plugin.is_some() })
+    }
+
+    /// Whether the snapshot that `new` is prepared for is there already, or has been made without the layer's bytes: the
+    /// remote-snapshotter protocol (`runtime_engine`, `lazy/remote.rs`).
+    async fn is_remote(&self, space: &Space, new: &New) -> Result<bool, Status> {
+        let keep = if new.is_plugin { Plugin::keep(Labels::new()) } else { Labels::new() };
+        let (parent, labels) = (new.parent.as_ref(), &new.labels);
+        self.engine.prepare_remote(space, parent, labels, keep).await.map_err(status)
     }
 }
 
 /// The snapshotter of one call, and how labels pass to it and back.
 struct Chosen {
     snapshotter: Arc<dyn Snapshotter>,
+    space: Space,
     is_plugin: bool,
 }
 
@@ -139,6 +151,7 @@ fn snapshot_field<'a>(info: &'a Info, path: &[String]) -> Option<Cow<'a, str>> {
 
 /// A snapshot that `Prepare` or `View` is to make.
 struct New {
+    is_plugin: bool,
     key: ActiveKey,
     parent: Option<CommittedName>,
     labels: Labels,
@@ -146,7 +159,8 @@ struct New {
 
 impl New {
     fn of(chosen: &Chosen, key: &str, parent: &str, labels: HashMap<String, String>) -> Result<Self, Status> {
-        Ok(Self { key: key_in(key)?, parent: parent_in(parent)?, labels: chosen.labels(labels)? })
+        let (key, parent, labels) = (key_in(key)?, parent_in(parent)?, chosen.labels(labels)?);
+        Ok(Self { is_plugin: chosen.is_plugin, key, parent, labels })
     }
 }
 
@@ -159,6 +173,13 @@ impl wire::snapshots_server::Snapshots for SnapshotsService {
         let chosen = self.chosen(&request, &request.get_ref().snapshotter)?;
         let wire::PrepareSnapshotRequest { key, parent, labels, .. } = request.into_inner();
         let new = New::of(&chosen, &key, &parent, labels)?;
+        let remote = chosen.snapshotter.name() == LAZY && new.labels.contains_key(SNAPSHOT_REF);
+        if remote && self.is_remote(&chosen.space, &new).await? {
+            return Err(Status::already_exists(format!(
+                "snapshot {:?} is here already",
+                new.labels[SNAPSHOT_REF]
+            )));
+        }
         let prepare = move || chosen.snapshotter.prepare(&new.key, new.parent.as_ref(), &new.labels);
         let mounts = blocking(prepare).await?;
         Ok(Response::new(wire::PrepareSnapshotResponse { mounts: mounts_out(mounts) }))

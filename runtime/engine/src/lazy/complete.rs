@@ -186,7 +186,8 @@ impl Engine {
         let mut progress = self.complete_soon(work);
         let mut ticks = tokio::time::interval(TOLD);
         let ended = loop {
-            let ended = async { progress.wait_for(|progress| progress.ended).await.ok().map(|ended| ended.clone()) };
+            let ended =
+                async { progress.wait_for(|progress| progress.ended).await.ok().map(|ended| ended.clone()) };
             tokio::select! {
                 ended = ended => break ended.ok_or(EngineError::CalledOff)?,
                 _ = ticks.tick() => {
@@ -290,8 +291,9 @@ impl Engine {
         .await
     }
 
-    /// Goes on with every image of every namespace that is shown and not complete, after a start.
-    pub(crate) async fn complete_all(&self) {
+    /// Goes on with every image of every namespace that is shown and not complete: to be called once, after a start. Returns
+    /// when all of them are begun; a registry that does not answer keeps nobody.
+    pub async fn complete_all(&self) {
         let engine = self.clone();
         let found = blocking(move || engine.incomplete()).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "images that are shown lazily could not be listed");

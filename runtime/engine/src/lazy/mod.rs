@@ -20,6 +20,7 @@ mod plan;
 mod policy;
 mod prove;
 mod publish;
+mod remote;
 mod stack;
 mod status;
 mod trace;
@@ -27,8 +28,10 @@ mod ways;
 
 pub use error::LazyError;
 pub use mode::LazyMode;
+pub use remote::SNAPSHOT_REF;
 pub use status::{LazyImage, LazyLayer};
 
 pub(crate) use complete::{Completions, Gate};
 pub(crate) use pace::Paces;
+pub(crate) use remote::Remotes;
 pub(crate) use ways::Ways;

@@ -55,7 +55,7 @@ pub(crate) struct Planned {
 #[derive(Debug)]
 pub(crate) enum How {
     /// A snapshot that stands for it is here.
-    Here(Box<Layer>),
+    Here,
     /// Its table of contents was fetched and proved.
     Described {
         toc: Arc<Toc>,
@@ -285,7 +285,7 @@ async fn describe_all(
         let descriptor = image.manifest.layers[index].clone();
         let diff_id = image.config.rootfs.diff_ids[index];
         let how = match held.described {
-            Some(layer) => How::Here(Box::new(layer)),
+            Some(_) => How::Here,
             None => How::Opaque,
         };
         if matches!(how, How::Opaque) {

@@ -29,7 +29,7 @@ pub(crate) async fn publish(task: &Task, plan: &Plan, origin: Origin) -> Result<
     for layer in &plan.layers {
         let meter = task.reporter.meter(&layer.descriptor);
         match &layer.how {
-            How::Here(_) => meter.set(LayerState::Exists),
+            How::Here => meter.set(LayerState::Exists),
             how => {
                 let (toc, format, proof) = match how {
                     How::Described { toc, format, proof } => (toc.clone(), *format, *proof),
@@ -43,6 +43,7 @@ pub(crate) async fn publish(task: &Task, plan: &Plan, origin: Origin) -> Result<
                     proof,
                     format: format.to_owned(),
                     origins: vec![origin.clone()],
+                    fill: false,
                 };
                 add(task, layer, parent.clone(), described, toc).await?;
                 meter.set(LayerState::Done);

@@ -25,9 +25,7 @@ use resolve::Selection;
 pub(crate) use resolve::Target;
 
 use crate::image::documents::store_small;
-use crate::layers::{
-    Clock, LAYERS_AT_ONCE, Origin, Part, Parts, PullEvent, Reporter, Task, fetch_all,
-};
+use crate::layers::{Clock, LAYERS_AT_ONCE, Origin, Part, Parts, PullEvent, Reporter, Task, fetch_all};
 use crate::lazy::{LazyMode, Ways};
 use crate::work::{AfterFailure, WorkLease, blocking};
 use crate::{Engine, EngineError};
@@ -160,7 +158,10 @@ impl Engine {
                 let _ = events.try_send(PullEvent::Message(text));
             }
         })?;
+        let asked = Instant::now();
         let target = clock.span(Part::Resolve, resolve::target(&client, &reference, &selection)).await?;
+        // A tag, and documents one after the other: each waits for one answer.
+        self.paces().answered(&reference.registry().to_string(), asked.elapsed() / (target.answers() + 1));
         let name = reference.to_string();
         let reporter =
             Reporter::start(&name, target.top.digest, target.platform.clone(), &target.layers(), events);
@@ -218,12 +219,7 @@ impl Engine {
 }
 
 /// Brings documents and layers, side by side.
-async fn bring(
-    task: &Task,
-    target: &Target,
-    request: &PullRequest,
-    ways: &Ways,
-) -> Result<(), EngineError> {
+async fn bring(task: &Task, target: &Target, request: &PullRequest, ways: &Ways) -> Result<(), EngineError> {
     let documents = store_documents(task, target, ways);
     let layers = async {
         for image in &target.images {

@@ -8,7 +8,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use storage_model::{Descriptor, Digest, Document, Index, Labels, Manifest, Platform, Reference, limits, media};
+use storage_model::{
+    Descriptor, Digest, Document, Index, Labels, Manifest, Platform, Reference, limits, media,
+};
 use storage_registry::Client;
 
 use crate::image::contents::{choose, no_platform};
@@ -118,11 +120,18 @@ impl Target {
             let mut labels = stored.labels.clone();
             labels.extend(source_label(&Labels::new(), reference));
             let chain = stored.image.as_ref().and_then(|image| image.chain());
-            labels.extend(chain.map(|chain| keeps_snapshot(ways.snapshotter(&stored.descriptor.digest), &chain)));
+            labels.extend(
+                chain.map(|chain| keeps_snapshot(ways.snapshotter(&stored.descriptor.digest), &chain)),
+            );
             ways.label(&stored.descriptor.digest, &mut labels);
             (stored.descriptor.clone(), stored.bytes.clone(), labels)
         };
         self.documents.iter().map(with_labels).collect()
+    }
+
+    /// How many documents were read, each after an answer to the one before.
+    pub(crate) fn answers(&self) -> u32 {
+        u32::try_from(self.documents.len()).unwrap_or(u32::MAX - 1)
     }
 
     /// Every layer, in the order in which it is brought.
