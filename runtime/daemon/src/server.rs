@@ -152,8 +152,6 @@ impl Server {
         let (stopper, stopping) = stop::channel();
         let begun = engine.clone();
         tokio::spawn(async move { begun.complete_all().await });
-        let begun = engine.clone();
-        tokio::spawn(async move { begun.complete_all().await });
         let router = router(engine, uuid, exchange, &stopping);
         let serving = router.serve_with_incoming_shutdown(accept::connections(listener), async move {
             stopping.stopping().await;
