@@ -7,6 +7,7 @@
 mod attach;
 mod environment;
 mod exec;
+mod id_file;
 mod request;
 mod security;
 mod signals;
@@ -40,12 +41,21 @@ async fn begin(global: &Global, args: &RunArgs) -> Result<u8, CliError> {
     let client = Client::connect(global).await?;
     request.image = bring(&client, args).await?;
     let what = format!("run {}", request.image);
+    // Taken first: a file that is there already is somebody's.
+    let mut cid_file = args.cidfile.as_deref().map(id_file::Taken::take).transpose()?;
     let started = client.engine().run(request).await.map_err(failed(what))?.into_inner();
+    if let Some(file) = &mut cid_file {
+        file.fill(&started.id)?;
+    }
+    let pid_file = args.pid_file.as_deref();
     if args.detach {
+        if let Some(path) = pid_file {
+            id_file::write_pid(path, find(&client, &started.id).await?.pid)?;
+        }
         output::print(&format!("{}\n", started.id))?;
         return Ok(0);
     }
-    attach::attach(&client, &started, args.tty, args.rm).await
+    attach::attach(&client, &started, attach::How { tty: args.tty, rm: args.rm, pid_file }).await
 }
 
 /// `tasks start`: starts a container again, with our own standard descriptors or on its terminal.
@@ -62,7 +72,8 @@ pub(crate) async fn start(global: &Global, args: &StartTaskArgs) -> Result<u8, C
         return output::print(&format!("{id}\n")).map(|()| crate::error::exit::OK);
     }
     let started = RunResponse { id, shim_socket: started.into_inner().shim_socket };
-    attach::attach(&client, &started, container.terminal, false).await
+    let how = attach::How { tty: container.terminal, rm: false, pid_file: None };
+    attach::attach(&client, &started, how).await
 }
 
 /// `attach`: the terminal of a container that runs, or what it prints from here on.

@@ -11,32 +11,42 @@ use runtime_api::windlass::v1::{RemoveContainerRequest, RunResponse};
 use runtime_shim::{Client as Shim, ClientError, ExitStatus};
 use tokio::sync::oneshot;
 
+use super::id_file::write_pid;
 use super::signals::{self, Forward, Signals};
 use super::terminal::Terminal;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::output;
 
+/// How a process is attended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How<'a> {
+    /// On a terminal.
+    pub(super) tty: bool,
+    /// Remove the container afterwards.
+    pub(super) rm: bool,
+    /// Write the process's id there.
+    pub(super) pid_file: Option<&'a Path>,
+}
+
 /// Starts the process of `started` with our standard descriptors, or a terminal, and waits for its end.
 ///
 /// # Errors
 /// [`CliError::Shim`] when it does not start; the container is removed then. A process whose program is missing or not
 /// executable is not an error but exit code 127 or 126, with words on standard error.
-pub(super) async fn attach(
-    client: &Client,
-    started: &RunResponse,
-    tty: bool,
-    rm: bool,
-) -> Result<u8, CliError> {
+pub(super) async fn attach(client: &Client, started: &RunResponse, how: How<'_>) -> Result<u8, CliError> {
     // From here on no signal may end us without the process having had it.
     let mut signals = Signals::listen().map_err(|source| CliError::Process("signals", source))?;
     let socket = PathBuf::from(&started.shim_socket);
-    let begun = Shim::connect(&socket).and_then(|shim| begin(shim, tty));
+    let begun = Shim::connect(&socket).and_then(|shim| begin(shim, how.tty));
     let (shim, pid, mut terminal) = match begun {
         Ok(begun) => begun,
         Err(error) => return not_begun(client, started, error).await,
     };
     let mut ended = wait(shim);
+    if let Some(path) = how.pid_file {
+        write_pid(path, pid)?;
+    }
     if let Some(terminal) = &mut terminal {
         terminal.connect().map_err(|source| CliError::Process("the terminal", source))?;
     }
@@ -54,7 +64,7 @@ pub(super) async fn attach(
     if let Some(terminal) = terminal {
         terminal.drain();
     }
-    if rm {
+    if how.rm {
         remove(client, started).await;
     }
     match status {

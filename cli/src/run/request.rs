@@ -50,7 +50,6 @@ pub(super) fn build(args: &RunArgs) -> Result<RunRequest, CliError> {
         log_driver: args.log_driver.clone().unwrap_or_default(),
         log_options: pairs(&args.log_opt),
         domainname: args.domainname.clone().unwrap_or_default(),
-        pid_file: args.pid_file.as_deref().map(whole_path).unwrap_or_default(),
         ..bounds(args)?
     })
 }
@@ -82,11 +81,6 @@ fn bounds(args: &RunArgs) -> Result<RunRequest, CliError> {
 
 fn pairs(pairs: &[Pair]) -> HashMap<String, String> {
     pairs.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect()
-}
-
-/// An absolute path: the engine has another working directory.
-fn whole_path(path: &Path) -> String {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
 }
 
 /// A directory that is the root of a container, as an absolute path that exists.
