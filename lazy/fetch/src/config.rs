@@ -24,6 +24,11 @@ pub struct Config {
     /// Longest range that is asked for at once by a fault, in bytes, if no single group is longer: what comes behind the
     /// bytes that are waited for are the next of the same file.
     pub fault_range_bytes_max: u64,
+    /// Fewest and most bytes that come along with a fault unasked, from the groups behind it in the blob: files that lie
+    /// together are read together. In between, what the line carries in one round trip.
+    pub along_bytes_min: u64,
+    /// See [`Config::along_bytes_min`]. 0 turns it off.
+    pub along_bytes_max: u64,
     /// Requests at once, faults included.
     pub transfers_max: usize,
     /// Requests at once by the background and by traces. They stop while a fault is being served.
@@ -43,6 +48,8 @@ impl Default for Config {
             gap_bytes_max: 128 * 1024,
             range_bytes_max: 8 * MIB,
             fault_range_bytes_max: MIB,
+            along_bytes_min: 32 * 1024,
+            along_bytes_max: 256 * 1024,
             transfers_max: 16,
             background_transfers_max: 4,
         }

@@ -74,16 +74,27 @@ fn promise(layer: &Descriptor) -> Result<Option<Promise>, DescribeError> {
             Ok(digest(layer, estargz::TOC_DIGEST)?.map(|json| Promise::Estargz { json }))
         }
         LayerKind::Tar(Compression::Zstd) => {
-            let coded = digest(layer, zstd_chunked::CONTAINERS_CHECKSUM)?;
-            let place = position(layer, zstd_chunked::CONTAINERS_POSITION)?;
-            if let (Some(coded), Some(position)) = (coded, place) {
+            let json = digest(layer, estargz::TOC_DIGEST)?;
+            if let Some((coded, position)) = podmans(layer, json.is_some())? {
                 return Ok(Some(Promise::Containers { coded, position }));
             }
             let position = position(layer, zstd_chunked::STARGZ_POSITION)?;
-            Ok(digest(layer, estargz::TOC_DIGEST)?.map(|json| Promise::Stargz { json, position }))
+            Ok(json.map(|json| Promise::Stargz { json, position }))
         }
         _ => Ok(None),
     }
+}
+
+/// What podman's annotations say: under their own names, or under those that stargz has kept, if stargz's digest is not there.
+fn podmans(layer: &Descriptor, is_stargzs: bool) -> Result<Option<(Digest, Position)>, DescribeError> {
+    let own = (zstd_chunked::CONTAINERS_CHECKSUM, zstd_chunked::CONTAINERS_POSITION);
+    let old = (zstd_chunked::STARGZ_CHECKSUM, zstd_chunked::STARGZ_POSITION);
+    for (checksum, place) in if is_stargzs { vec![own] } else { vec![own, old] } {
+        if let (Some(coded), Some(position)) = (digest(layer, checksum)?, position(layer, place)?) {
+            return Ok(Some((coded, position)));
+        }
+    }
+    Ok(None)
 }
 
 fn digest(layer: &Descriptor, name: &'static str) -> Result<Option<Digest>, DescribeError> {

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | `containerd.io/snapshot/stargz/toc.digest` on gzip | eStargz | the end of the blob, in one range with luck |
 //! | `io.github.containers.zstd-chunked.manifest-checksum` and `-position` | zstd:chunked of podman | exactly the table |
+//! | `io.containers.zstd-chunked.manifest-checksum` and `-position` alone | zstd:chunked of older podmans | the same |
 //! | `containerd.io/snapshot/stargz/toc.digest` on zstd | zstd:chunked of stargz | its position, or the end |
 //! | nothing of this kind | [`Format::Opaque`] | nothing |
 //!

@@ -26,6 +26,9 @@ use crate::{Config, FetchError};
 /// trip of a fault, too few to be in its way.
 const TRACES_BESIDE_FAULTS: usize = 2;
 
+/// How soon it is looked again whether a stream of a whole blob has ended.
+const STREAM_WAIT: Duration = Duration::from_millis(50);
+
 /// A request to be made.
 pub(super) struct Plan {
     pub(super) id: u64,
@@ -53,6 +56,8 @@ pub(super) struct Transfer {
     position: u64,
     /// It brings the whole blob: nothing is gained by cutting it.
     whole: bool,
+    /// Its request is made, or about to be; before, it may still wait for memory that others hold.
+    started: bool,
 }
 
 impl Transfer {
@@ -144,7 +149,7 @@ impl Board {
                     return;
                 }
                 let next = key.offset.saturating_sub(transfer.position) <= gap;
-                if transfer.whole || next || transfer.todo.first() == Some(&key) {
+                if transfer.started && (transfer.whole || next || transfer.todo.first() == Some(&key)) {
                     transfer.urgent_until = transfer.urgent_until.max(key.end());
                 } else {
                     let cut = transfer.todo.split_off(&key);
@@ -231,9 +236,15 @@ impl Board {
                 break;
             }
             while let Some(key) = self.queues[priority as usize].pop_front() {
-                if self.is_queued(&key, priority) {
-                    return Some(self.plan(key, priority, config));
+                if !self.is_queued(&key, priority) {
+                    continue;
                 }
+                // A host that sends whole blobs is sending this one, and has passed the place: another turn.
+                if self.is_streamed(&key.blob, 0) {
+                    self.requeue(key, Some(now + STREAM_WAIT));
+                    continue;
+                }
+                return Some(self.plan(key, priority, config));
             }
         }
         None
@@ -302,10 +313,19 @@ impl Board {
             base: range.start,
             position: begin,
             whole: false,
+            started: false,
         };
         self.transfers.insert(id, transfer);
         let blob = Arc::clone(&image.blobs[blob as usize]);
         Plan { id, blob, image, range: begin..range.end, priority, avoid, partial }
+    }
+
+    /// The request of a transfer is made now. Returns the end of what is still to be asked for, or nothing if all of it was
+    /// given to others meanwhile.
+    pub(super) fn start(&mut self, id: u64) -> Option<u64> {
+        let transfer = self.transfers.get_mut(&id)?;
+        transfer.started = true;
+        transfer.todo.iter().map(GroupKey::end).max()
     }
 
     /// What a transfer that has bytes up to `position` does next.
@@ -338,6 +358,8 @@ impl Board {
     ) {
         let Some(transfer) = self.transfers.get_mut(&id) else { return };
         (transfer.whole, transfer.base, transfer.position) = (true, position, position);
+        // What is waited for is named below; the rest of the blob is as urgent as the rest of the image.
+        transfer.priority = Priority::Background;
         for (key, group) in groups {
             let flight = self.flights.entry(key);
             flight.or_insert_with(|| Flight::new(group, Arc::clone(image), Priority::Background));
@@ -394,3 +416,6 @@ impl Board {
         self.delayed.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ mod board;
 mod budget;
 mod fill;
 mod flight;
+mod line;
 mod transfer;
 mod worker;
 
@@ -19,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::{Config, Sources};
 use board::Board;
 use budget::Budget;
+use line::Line;
 
 pub(crate) use board::Want;
 pub(crate) use fill::Fill;
@@ -40,6 +42,7 @@ pub(crate) struct Engine {
     /// No fault has the line any more, or a transfer was hurried.
     calm: Condvar,
     budget: Budget,
+    line: Line,
     /// Since when nothing has come from anywhere.
     outage: Mutex<Option<Instant>>,
 }
@@ -78,6 +81,7 @@ impl Engine {
             fault_work: Condvar::new(),
             other_work: Condvar::new(),
             calm: Condvar::new(),
+            line: Line::default(),
             outage: Mutex::default(),
         }
     }
@@ -116,6 +120,12 @@ impl Engine {
     /// Whether all chunks of a group are in the cache.
     pub(crate) fn has_group(&self, image: &Core, group: u32) -> bool {
         image.index.group_chunks(group).all(|chunk| self.cache.has(&image.place(&self.cache, &chunk)))
+    }
+
+    /// How many bytes behind those a read waits for may come along: about as many as arrive during one round trip, so that
+    /// whoever asks next loses no more by them than one more question would have cost.
+    pub(crate) fn bytes_along(&self) -> u64 {
+        self.line.bytes_per_trip().clamp(self.config.along_bytes_min, self.config.along_bytes_max)
     }
 
     /// How long a read waits: less once nothing has been coming for as long as one read would wait.

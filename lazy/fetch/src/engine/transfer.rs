@@ -56,11 +56,14 @@ impl Carver {
 }
 
 /// Who sends, and how fast.
-struct Line {
+struct Sender {
     body: Box<dyn RangeBody>,
     source: String,
     window: Instant,
     window_bytes: u64,
+    /// Time spent waiting for bytes, and how many came.
+    waited: Duration,
+    came: u64,
 }
 
 impl Engine {
@@ -70,7 +73,11 @@ impl Engine {
         let largest = plan.range.end - plan.range.start;
         let _reserved = self.budget.take(largest.saturating_mul(2), fault);
         let id = plan.id;
-        let broken = self.request(plan).err();
+        let end = lock(&self.board).start(id);
+        let broken = end.and_then(|end| {
+            let range = plan.range.start..end.max(plan.range.start + 1).min(plan.range.end);
+            self.request(Plan { range, ..plan }).err()
+        });
         let left = lock(&self.board).end(id);
         match broken {
             Some(broken) => self.broke(left, broken),
@@ -89,8 +96,14 @@ impl Engine {
         let ask = Ask { blob: &blob, range: range.clone(), deadline, avoid: &avoid };
         self.metrics.requests.fetch_add(1, Ordering::Relaxed);
         image.stats.requests.fetch_add(1, Ordering::Relaxed);
+        let asked = Instant::now();
         let body = match self.sources.range(&ask) {
-            Ok(body) => body,
+            Ok(body) => {
+                if !body.is_local() {
+                    self.line.began(asked.elapsed());
+                }
+                body
+            }
             Err(error) => {
                 let partial = carver.bytes;
                 return Err(Broken { error, source: None, partial });
@@ -108,8 +121,13 @@ impl Engine {
             self.become_stream(id, body.start(), &image, &blob.digest);
         }
         let source = body.source().to_owned();
-        let line = Line { body, source, window: Instant::now(), window_bytes: 0 };
-        self.receive(id, line, carver, &image)
+        let now = Instant::now();
+        let mut line = Sender { body, source, window: now, window_bytes: 0, waited: Duration::ZERO, came: 0 };
+        let ended = self.receive(id, &mut line, carver, &image);
+        if !line.body.is_local() {
+            self.line.came(line.came, line.waited);
+        }
+        ended
     }
 
     /// The place sends the whole blob: every group that is missing and that the image needs of it comes past.
@@ -126,7 +144,7 @@ impl Engine {
     fn receive(
         &self,
         id: u64,
-        mut line: Line,
+        line: &mut Sender,
         mut carver: Carver,
         image: &Arc<image::Core>,
     ) -> Result<(), Broken> {
@@ -147,7 +165,7 @@ impl Engine {
                 self.arrived(&key, coded, line.body.as_ref());
                 continue;
             }
-            match self.more(&mut line) {
+            match self.more(line) {
                 Ok(Some(bytes)) => {
                     let count = bytes.len() as u64;
                     self.metrics.received(count, line.body.is_local());
@@ -163,17 +181,21 @@ impl Engine {
                         wanted: key.length,
                     });
                     let partial = if carver.base == key.offset { carver.bytes } else { BytesMut::new() };
-                    return Err(Broken { error, source: Some(line.source), partial });
+                    return Err(Broken { error, source: Some(line.source.clone()), partial });
                 }
             }
         }
     }
 
     /// The next bytes, if they come fast enough.
-    fn more(&self, line: &mut Line) -> Result<Option<bytes::Bytes>, SourceError> {
+    fn more(&self, line: &mut Sender) -> Result<Option<bytes::Bytes>, SourceError> {
         let stall = self.config.stall;
-        let bytes = line.body.next(Instant::now() + stall)?;
-        line.window_bytes += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        let asked = Instant::now();
+        let bytes = line.body.next(asked + stall)?;
+        let count = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        line.waited += asked.elapsed();
+        line.window_bytes += count;
+        line.came += count;
         if line.window.elapsed() >= stall {
             if line.window_bytes < PACE_BYTES_MIN * stall.as_secs().max(1) {
                 return Err(SourceError::Deadline { host: line.body.host().to_owned(), after: stall });

@@ -118,7 +118,8 @@ impl Image {
         let (core, engine) = (&self.core, &self.engine);
         let ahead = engine.config.fault_range_bytes_max.min(size.saturating_sub(end));
         let next = core.index.chunks(node, end, ahead).filter(|chunk| !core.is_here(&engine.cache, chunk));
-        let next: Vec<ChunkRef> = next.collect();
+        let mut next: Vec<ChunkRef> = next.collect();
+        next.extend(self.along(missing, &next));
         let chunks = missing.iter().map(|part| (part.chunk, true));
         let chunks: Vec<_> = chunks.chain(next.into_iter().map(|chunk| (chunk, false))).collect();
         let looks: Vec<_> =
@@ -136,6 +137,20 @@ impl Image {
             .collect();
         let slots = engine.want(core, &wants);
         wants.iter().map(|want| want.key).zip(slots).take(missing.len()).collect()
+    }
+
+    /// What lies right behind the missing bytes in the blob and is not here either: one chunk for each group of it.
+    fn along(&self, missing: &[Missing], next: &[ChunkRef]) -> Vec<ChunkRef> {
+        let (core, engine) = (&self.core, &self.engine);
+        let Some(last) = missing.last() else { return Vec::new() };
+        let last = next.last().unwrap_or(&last.chunk).group;
+        let first = missing.first().map_or(last, |part| part.chunk.group);
+        let upto = first.offset.saturating_add(first.length).saturating_add(engine.bytes_along());
+        let groups = (last.number + 1..).map_while(|number| core.index.group(number));
+        let near = groups
+            .take_while(|group| group.blob == last.blob && group.offset.saturating_add(group.length) <= upto);
+        let first_chunks = near.filter_map(|group| core.index.group_chunks(group.number).next());
+        first_chunks.filter(|chunk| !core.is_here(&engine.cache, chunk)).collect()
     }
 
     /// Waits for one chunk and copies it. Returns who sent it, unless it was here by now.

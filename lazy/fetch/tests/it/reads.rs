@@ -97,6 +97,25 @@ fn a_fault_brings_the_next_bytes_of_its_file_in_the_same_request() {
 }
 
 #[test]
+fn small_files_behind_the_one_that_is_read_come_along_as_far_as_configured() {
+    let folder = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..40).map(|number| format!("f{number:02}")).collect();
+    let files: Vec<(&str, usize)> = names.iter().map(|name| (name.as_str(), 3_000)).collect();
+    let made = made(7, &files, 64 * 1024, Layout::Gzip);
+    let script = Script::good();
+    script.add(made.digest, &made.blob);
+    let mut config = config();
+    (config.along_bytes_min, config.along_bytes_max) = (32 * 1024, 32 * 1024);
+    let fetcher = fetcher(folder.path(), config, &Arc::new(Shared(Arc::clone(&script))));
+    let image = fetcher.image(made.spec("test", &[])).unwrap();
+    assert_eq!(whole(&image, &made, "f10", 4096), made.bytes("f10"));
+    wait_until("the next ones are here", || image.is_local(made.node("f19")));
+    assert_eq!(script.requests().len(), 1);
+    assert!(!image.is_local(made.node("f09")) && !image.is_local(made.node("f25")));
+    assert_eq!(image.trace().events.len(), 1, "nobody has read them");
+}
+
+#[test]
 fn files_that_a_trace_lists_share_requests_and_come_before_anybody_asks() {
     let folder = tempfile::tempdir().unwrap();
     let names: Vec<String> = (0..200).map(|number| format!("f{number:03}")).collect();
