@@ -1,6 +1,7 @@
 //! Images that are shown before they have arrived: real registry, real engine, real FUSE mounts.
 
 mod images;
+mod plugin;
 mod same;
 mod state;
 

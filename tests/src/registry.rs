@@ -166,6 +166,18 @@ impl Registry {
         Ok(found)
     }
 
+    /// Bytes of blobs that it sent since it started, as its log has them. It must count.
+    ///
+    /// # Errors
+    /// Its log cannot be read.
+    pub fn sent_bytes(&self) -> Result<u64> {
+        let log = fs::read_to_string(self.directory.path().join("log"))?;
+        let of_blobs = log.lines().filter(|line| line.contains("\"GET /v2/") && line.contains("/blobs/"));
+        // After the request in quotes: status, then bytes.
+        let bytes = |line: &str| line.split("HTTP/1.1\" ").nth(1)?.split(' ').nth(1)?.parse::<u64>().ok();
+        Ok(of_blobs.filter_map(bytes).sum())
+    }
+
     fn request(&self, method: &str, path: &str, media_type: &str, body: &[u8]) -> Result<Answer> {
         let mut stream = TcpStream::connect(&self.address)?;
         let login = self.login.as_ref().map_or_else(String::new, |(user, password)| {
