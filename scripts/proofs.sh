@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The full forms of the proofs in tests/proofs: each prints one line of figures. `make proofs`.
 #
-# usage: scripts/proofs.sh [NAME...]     kill power full errors flip store lazy (default: all)
+# usage: scripts/proofs.sh [NAME...]     kill power full errors flip store lazy daemon (default: all)
 #   PROOF_SEED=N      another seed than the usual one
 #   PROOF_SCALE=N     N hundredths of the trials (default 100)
 set -euo pipefail
@@ -26,7 +26,7 @@ prove() {
 }
 
 failed=0
-[ $# -gt 0 ] || set -- kill power full errors flip store lazy
+[ $# -gt 0 ] || set -- kill power full errors flip store lazy daemon
 for name in "$@"; do
   case $name in
     kill) prove proofs kill::t1_ 10000 ;;
@@ -35,8 +35,9 @@ for name in "$@"; do
     errors) prove proofs errors::f6_an_error 1000; prove proofs errors::f6_a_disk 1000 ;;
     flip) prove proofs flip::t4_ 10000 ;;
     lazy) prove proofs lazy_server::f14_ 1000 ;;
+    daemon) prove proofs daemon_kill::t9_ 200 ;;
     store) prove it concurrent::a_store_of 1 ;;
-    *) die "'$name' is none of kill, power, full, errors, flip, store, lazy" ;;
+    *) die "'$name' is none of kill, power, full, errors, flip, store, lazy, daemon" ;;
   esac
 done
 exit $failed

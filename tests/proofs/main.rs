@@ -8,6 +8,7 @@
 //!   subset of those after the last flush, sectors torn in the middle. With syncs left out it must find losses.
 //! - [`full`]: disks with room for a few KiB more than nothing, level by level.
 //! - [`errors`]: EIO from each of those system calls, and from the disk itself.
+//! - [`daemon_kill`]: SIGKILL of the daemon under containers that count.
 //! - [`lazy_server`]: SIGKILL of the processes behind lazy mounts, under readers who must not notice.
 //! - [`flip`]: single bits of blobs and unpacked files; a check must find each one and bring the right bytes back.
 //!
@@ -19,6 +20,7 @@
 // Every function here is part of a test; clippy knows only those with the attribute.
 #![allow(clippy::unwrap_used)]
 
+mod daemon_kill;
 mod disk;
 mod errors;
 mod figures;
