@@ -90,7 +90,8 @@ impl Target<'_> {
 }
 
 impl OciRuntime {
-    /// The runtime to use: `preference` (a name or a path) if given, else the first that works here.
+    /// The runtime to use: `preference` (a name or a path) if given, else the first that works here; the built-in one
+    /// always does.
     ///
     /// # Errors
     /// [`RuntimeError`] says what is missing and what to install.
@@ -98,15 +99,8 @@ impl OciRuntime {
         if let Some(wanted) = preference.filter(|wanted| !wanted.is_empty()) {
             return Self::named(wanted);
         }
-        let mut tried = Vec::new();
-        for found in available() {
-            match found.problem {
-                None => return Ok(Self::new(found.name, found.path)),
-                Some(problem) => tried.push(format!("{}: {problem}", found.name)),
-            }
-        }
-        let tried = if tried.is_empty() { String::new() } else { format!(" ({})", tried.join("; ")) };
-        Err(RuntimeError::NoneInstalled { tried })
+        let works = available().into_iter().find(|found| found.problem.is_none());
+        Ok(works.map_or_else(|| Self::at(Path::new(EMBEDDED)), |found| Self::new(found.name, found.path)))
     }
 
     fn new(name: String, path: PathBuf) -> Self {
@@ -256,8 +250,9 @@ impl OciRuntime {
     }
 }
 
-/// Every runtime of this machine, best first.
+/// Every runtime of this machine, best first; the built-in one is the last.
 pub fn available() -> Vec<Found> {
+    let built_in = Found { name: EMBEDDED_NAME.to_owned(), path: PathBuf::from(EMBEDDED), problem: None };
     NAMES
         .iter()
         .filter_map(|name| {
@@ -265,6 +260,7 @@ pub fn available() -> Vec<Found> {
             let problem = problem_of(&path);
             Some(Found { name: (*name).to_owned(), path, problem })
         })
+        .chain([built_in])
         .collect()
 }
 

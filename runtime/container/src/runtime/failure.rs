@@ -9,18 +9,10 @@ use serde::Deserialize;
 /// Most bytes of a runtime's log that are read: its last error is a line.
 const LOG_BYTES_MAX: u64 = 256 * 1024;
 
-/// Why there is no runtime, or what it refused.
+/// Why a runtime cannot be used, or what it refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {
-    /// None is installed, or none that works here.
-    #[error(
-        "no OCI runtime works on this machine{tried}: install runc (on Debian: apt-get install runc), or name one with --runtime PATH"
-    )]
-    NoneInstalled {
-        /// ` (crun: why)`, or empty.
-        tried: String,
-    },
     /// The one asked for is not there.
     #[error(
         "OCI runtime {name:?} is not installed: install it, or name another with --runtime (a name in PATH, or a path)"
