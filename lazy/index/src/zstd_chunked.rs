@@ -6,7 +6,7 @@
 //! ```
 //! Source: containers/storage `pkg/chunked/internal/minimal/compression.go`, stargz-snapshotter
 //! `estargz/zstdchunked/zstdchunked.go`. Both footers are little-endian numbers and a magic word; they differ in one
-//! letter of it. An offset points behind the 8 bytes that begin a skippable frame, at the compressed table.
+//! letter of it, and older writers of the first dialect wrote the second's footer. An offset points behind the 8 bytes that begin a skippable frame, at the compressed table.
 //!
 //! Trust: as eStargz. The first dialect says where its table is in an annotation, and its digest, of the *compressed*
 //! table, in another; the second has eStargz's annotation.
@@ -20,7 +20,8 @@ pub const CONTAINERS_CHECKSUM: &str = "io.github.containers.zstd-chunked.manifes
 pub const CONTAINERS_POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
 /// Annotation, containers/storage: where the tar-split is, as three numbers.
 pub const CONTAINERS_TAR_SPLIT: &str = "io.github.containers.zstd-chunked.tarsplit-position";
-/// Annotation, stargz: digest of the compressed table.
+/// Annotation, stargz: digest of the compressed table. containers/storage had the same two names until 2023 (buildah 1.28
+/// has them); what tells its layers from stargz's is that they have no [`crate::estargz::TOC_DIGEST`].
 pub const STARGZ_CHECKSUM: &str = "io.containers.zstd-chunked.manifest-checksum";
 /// Annotation, stargz: where the table is, as [`Position`].
 pub const STARGZ_POSITION: &str = "io.containers.zstd-chunked.manifest-position";

@@ -282,7 +282,7 @@ fn l3_a_table_that_grows_past_the_limit_is_not_read() {
         table(&content, &format!(r#",{{"name":"b","type":"dir","userName":"{}"}}"#, " ".repeat(8 << 20)));
     let coded = zstd::bulk::compress(json.as_bytes(), 3).unwrap();
     let small = Limits { toc_bytes_max: 1 << 20, toc_coded_bytes_max: 1 << 20, ..Limits::default() };
-    let layer = podman_layer(&registry, &content, &coded, json.len());
+    let layer = podman_layer(&registry, &content, &coded, json.len(), OWN);
     let refused = run(&registry, &layer, Want { limits: small, ..Want::default() });
     assert!(matches!(refused, Err(DescribeError::Index { source: IndexError::Limit { .. }, .. })));
     let none = Limits { toc_coded_bytes_max: 100, ..Limits::default() };
@@ -292,8 +292,14 @@ fn l3_a_table_that_grows_past_the_limit_is_not_read() {
     assert_eq!(registry.blob_requests(), before);
 }
 
+/// Annotations of the checksum and the position.
+type Names = (&'static str, &'static str);
+
+const OWN: Names = (zstd_chunked::CONTAINERS_CHECKSUM, zstd_chunked::CONTAINERS_POSITION);
+const OLD: Names = (zstd_chunked::STARGZ_CHECKSUM, zstd_chunked::STARGZ_POSITION);
+
 /// A layer in podman's dialect: one frame, then the table.
-fn podman_layer(registry: &Registry, content: &[u8], coded: &[u8], bytes: usize) -> Descriptor {
+fn podman_layer(registry: &Registry, content: &[u8], coded: &[u8], bytes: usize, names: Names) -> Descriptor {
     let mut blob = zstd::bulk::compress(content, 3).unwrap();
     blob.resize(blob.len().max(gzip(content).len()), 0);
     blob.extend([0x50, 0x2a, 0x4d, 0x18]);
@@ -301,23 +307,22 @@ fn podman_layer(registry: &Registry, content: &[u8], coded: &[u8], bytes: usize)
     let offset = blob.len();
     blob.extend(coded);
     let position = format!("{offset}:{}:{bytes}:1", coded.len());
-    let annotations = [
-        (zstd_chunked::CONTAINERS_CHECKSUM, Digest::of(coded).to_string()),
-        (zstd_chunked::CONTAINERS_POSITION, position),
-    ];
+    let annotations = [(names.0, Digest::of(coded).to_string()), (names.1, position)];
     registry.layer(media::OCI_LAYER_ZSTD, &blob, &annotations)
 }
 
 #[test]
-fn podmans_tables_are_fetched_exactly() {
+fn podmans_tables_are_fetched_exactly_under_both_names() {
     let registry = Registry::start(Way::Honest);
     let content = noise(90_000);
     let json = table(&content, "");
     let coded = zstd::bulk::compress(json.as_bytes(), 3).unwrap();
-    let layer = podman_layer(&registry, &content, &coded, json.len());
-    let described = run(&registry, &layer, Want::default()).unwrap();
-    assert_eq!(described.format, Format::ZstdChunked(Dialect::Containers));
-    assert_eq!((described.bytes_fetched, described.requests), (coded.len() as u64, 1));
+    for names in [OWN, OLD] {
+        let layer = podman_layer(&registry, &content, &coded, json.len(), names);
+        let described = run(&registry, &layer, Want::default()).unwrap();
+        assert_eq!(described.format, Format::ZstdChunked(Dialect::Containers));
+        assert_eq!((described.bytes_fetched, described.requests), (coded.len() as u64, 1));
+    }
 }
 
 #[test]

@@ -77,8 +77,11 @@ pub(crate) struct Asked<'a> {
 }
 
 /// Annotations of a layer whose value is the digest of its table of contents, and so vouches for it.
-const VOUCHERS: [&str; 2] =
-    ["containerd.io/snapshot/stargz/toc.digest", "io.github.containers.zstd-chunked.manifest-checksum"];
+const VOUCHERS: [&str; 3] = [
+    "containerd.io/snapshot/stargz/toc.digest",
+    "io.github.containers.zstd-chunked.manifest-checksum",
+    "io.containers.zstd-chunked.manifest-checksum",
+];
 
 /// What the manifest itself says the table of contents of `layer` must be.
 pub(crate) fn vouched(layer: &Descriptor) -> Option<Digest> {
