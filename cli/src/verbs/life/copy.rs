@@ -110,7 +110,7 @@ async fn out(client: &Client, id: String, path: &str, to: Side<'_>, args: &CopyA
     });
     while let Some(message) = stream.message().await.map_err(failed(&what))? {
         if let Some(OutPart::Data(piece)) = message.part
-            && sender.send(piece.into()).await.is_err()
+            && sender.send(piece).await.is_err()
         {
             break;
         }
@@ -319,7 +319,7 @@ impl Write for Sender {
         if self.piece.is_empty() {
             return Ok(());
         }
-        let part = Some(InPart::Data(std::mem::take(&mut self.piece).into()));
+        let part = Some(InPart::Data(std::mem::take(&mut self.piece)));
         self.sender.blocking_send(CopyInRequest { part }).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
