@@ -145,9 +145,9 @@ impl Link {
         self.work("Delete", &wire::DeleteRequest { id: self.id.clone(), exec_id: exec.to_owned() })
     }
 
-    /// Asks the shim to end, which it does if it has no other task.
-    pub(super) fn shutdown(&self) {
-        let request = wire::ShutdownRequest { id: self.id.clone(), now: false };
+    /// Asks the shim to end, which it does if it has no other task, or with `now` in any case.
+    pub(super) fn shutdown(&self, now: bool) {
+        let request = wire::ShutdownRequest { id: self.id.clone(), now };
         // Most shims end before they answer.
         let _ = self.call::<Nothing>("Shutdown", &request, Some(SHUTDOWN_TIMEOUT));
     }

@@ -193,7 +193,7 @@ impl Manager {
             Err(error) => {
                 // Of a task that it could not make it has nothing, as a rule; it ends if it has no other.
                 let _ = link.delete("");
-                link.shutdown();
+                link.shutdown(false);
                 Err(error)
             }
         }
@@ -273,7 +273,7 @@ impl Manager {
             self.end(&task, (*answer).into());
         }
         task.leave();
-        task.link.shutdown();
+        task.link.shutdown(false);
         task.bundle.remove()?;
         answer.map(Exit::from)
     }
@@ -373,7 +373,7 @@ impl Manager {
 
     fn abandon(&self, namespace: &Namespace, bundle: &Bundle, program: &Program, link: &Link) {
         let _ = link.delete("");
-        link.shutdown();
+        link.shutdown(false);
         self.clean(namespace, bundle, program);
     }
 }

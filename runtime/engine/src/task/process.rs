@@ -331,8 +331,10 @@ impl Engine {
         match self.tasks().table().get(namespace, id) {
             Ok(task) => Ok(Shim::Task(task)),
             Err(error) => match self.plain_bundle(namespace, id) {
-                Some(bundle) => Ok(Shim::Second(self.tasks().second(namespace, id, &bundle)?)),
-                None => Err(error.into()),
+                Some(bundle) if self.plain_process(namespace, id)?.is_some() => {
+                    Ok(Shim::Second(self.tasks().second(namespace, id, &bundle)?))
+                }
+                _ => Err(error.into()),
             },
         }
     }

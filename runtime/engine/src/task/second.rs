@@ -67,8 +67,7 @@ impl Seconds {
     pub(super) fn end(&self, namespace: &Namespace, id: &str, bundle: &Path) {
         let known = self.links().remove(&(namespace.clone(), id.to_owned()));
         if let Some(link) = known.or_else(|| earlier(namespace, id, bundle).map(Arc::new)) {
-            let _ = link.delete("");
-            link.shutdown();
+            link.shutdown(true);
         }
         let _ = fs::remove_file(bundle.join("address"));
     }
@@ -95,7 +94,7 @@ fn start(namespace: &Namespace, id: &str, bundle: &Path, host: &Host) -> Result<
     let bundle = bundle.display().to_string();
     let request = wire::CreateTaskRequest { id: id.to_owned(), bundle, ..wire::CreateTaskRequest::default() };
     if let Err(error) = link.work::<wire::CreateTaskResponse>("Create", &request) {
-        link.shutdown();
+        link.shutdown(false);
         return Err(error);
     }
     Ok(link)
