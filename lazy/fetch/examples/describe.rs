@@ -1,12 +1,15 @@
 //! What can be known of an image without pulling it: the format of each layer, what its table cost, and the merged tree.
 //!
-//! `cargo run --release -p lazy-fetch --example describe REFERENCE [--plain-http]`
+//! `cargo run --release -p lazy-fetch --example describe REFERENCE [--plain-http] [--list] [--check]`
+//!
+//! `--list` prints every node; `--check` fetches the layers after all and compares each chunk with its digest.
 
 use std::time::Instant;
 
+use lazy_fetch::decode::{Resume, decode};
 use lazy_fetch::describe::{self, Described, Format, Want};
-use lazy_index::{ImageIndex, LayerPart, Limits, NodeId};
-use storage_model::{Descriptor, Document, Manifest, Reference};
+use lazy_index::{Coding, ImageIndex, LayerPart, Limits, NodeId, Toc};
+use storage_model::{Descriptor, Digest, Document, Manifest, Reference};
 use storage_registry::{Client, Config};
 
 type Failed = Box<dyn std::error::Error>;
@@ -25,11 +28,47 @@ async fn manifest(client: &Client, reference: &Reference) -> Result<(Descriptor,
     }
 }
 
+/// Decodes every group of a layer and compares every chunk; how many there were.
+async fn check(
+    client: &Client,
+    reference: &Reference,
+    layer: &Descriptor,
+    toc: &Toc,
+) -> Result<usize, Failed> {
+    let blob = client.small_blob(reference, layer, layer.size).await?;
+    let mut ends = vec![0u64; toc.groups.len()];
+    for chunk in &toc.chunks {
+        let end = &mut ends[chunk.group as usize];
+        *end = (*end).max(chunk.inner_offset + chunk.length);
+    }
+    let mut decoded: Vec<Vec<u8>> = Vec::with_capacity(toc.groups.len());
+    for (group, end) in toc.groups.iter().zip(ends) {
+        let coded = &blob[group.offset as usize..(group.offset + group.length) as usize];
+        if group.digest.is_some_and(|digest| digest != Digest::of(coded)) {
+            return Err(format!("the group at {} has another digest", group.offset).into());
+        }
+        let resume = match group.coding {
+            Coding::Deflate { checkpoint } => toc.checkpoints.get(checkpoint as usize),
+            _ => None,
+        };
+        let resume = resume.map(|point| Resume { bits: point.bits, window: &point.window });
+        decoded.push(decode(group.coding, coded, resume, end)?);
+    }
+    for (number, chunk) in toc.chunks.iter().enumerate() {
+        let bytes = &decoded[chunk.group as usize][chunk.inner_offset as usize..][..chunk.length as usize];
+        if chunk.digest.is_some_and(|digest| digest != Digest::of(bytes)) {
+            return Err(format!("chunk {number} has another digest").into());
+        }
+    }
+    Ok(toc.chunks.len())
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Failed> {
-    let mut arguments = std::env::args().skip(1);
-    let reference: Reference = arguments.next().ok_or("which image?")?.parse()?;
-    let plain_http = arguments.any(|argument| argument == "--plain-http");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let reference: Reference = arguments.first().ok_or("which image?")?.parse()?;
+    let asked = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let plain_http = asked("--plain-http");
     let client = Client::new(Config { plain_http, ..Config::default() })?;
     let (descriptor, manifest) = manifest(&client, &reference).await?;
     let soci = describe::soci(&client, &reference, &descriptor, &manifest.annotations).await?;
@@ -52,6 +91,12 @@ async fn main() -> Result<(), Failed> {
             found.requests,
             start.elapsed()
         );
+        if asked("--check") {
+            println!(
+                "    {} chunks have their digests",
+                check(&client, &reference, layer, &found.toc).await?
+            );
+        }
         described.push(found);
     }
     if described.iter().any(|found| found.format == Format::Opaque) {
@@ -69,7 +114,7 @@ async fn main() -> Result<(), Failed> {
         index.bytes_total(),
         bytes.len()
     );
-    if std::env::var_os("DESCRIBE_LIST").is_some() {
+    if asked("--list") {
         for node in (1..=index.nodes()).map(NodeId) {
             let path = index.path(node).unwrap_or_default();
             println!("{} {:?} {:?}", path.escape_ascii(), index.attr(node), index.file_digest(node));
