@@ -23,5 +23,6 @@ mod run_flags;
 mod serve;
 mod services;
 mod shell;
+mod shim;
 mod transfer;
 mod upkeep;
