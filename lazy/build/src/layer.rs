@@ -180,9 +180,12 @@ fn write_containers<W: Write>(
     let places = Places { members: &placed, end: output.offset() };
     let json = containers::json(&plan, &places, split.as_ref().map(|split| Digest::of(&split.coded)))?;
     let positions = containers::finish(&mut output, codec, &json, split.as_ref())?;
+    // The names were those of stargz at first (containers/storage 1.43 has them); podman of that age pulls in parts by them.
     let mut annotations = BTreeMap::from([
         (zstd_chunked::CONTAINERS_CHECKSUM.to_owned(), positions.checksum.to_string()),
-        (zstd_chunked::CONTAINERS_POSITION.to_owned(), positions.toc),
+        (zstd_chunked::STARGZ_CHECKSUM.to_owned(), positions.checksum.to_string()),
+        (zstd_chunked::CONTAINERS_POSITION.to_owned(), positions.toc.clone()),
+        (zstd_chunked::STARGZ_POSITION.to_owned(), positions.toc),
     ]);
     if let Some(position) = positions.tar_split {
         annotations.insert(zstd_chunked::CONTAINERS_TAR_SPLIT.to_owned(), position);
