@@ -13,6 +13,7 @@ mod json;
 mod layouts;
 mod lazy;
 mod lazy_convert;
+mod lives;
 mod logs;
 mod mistakes;
 mod network;

@@ -31,6 +31,11 @@ struct Counters {
     _registry: Registry,
 }
 
+/// Names are this process's: OCI runtimes keep those of a namespace of containerd's in one place for all daemons.
+fn name(number: usize) -> String {
+    format!("counter-{}-{number}", std::process::id())
+}
+
 /// Every other container is one of containerd's clients.
 fn is_of_ctr(number: usize) -> bool {
     number % 2 == 1
@@ -54,7 +59,7 @@ impl Counters {
     }
 
     fn add(&self, image: &str, number: usize) -> Result<()> {
-        let (name, code) = (format!("counter-{number}"), number.to_string());
+        let (name, code) = (name(number), number.to_string());
         let shared = self.shared.display();
         let command = ["sh", "-c", COUNT, &code];
         if is_of_ctr(number) {
@@ -99,7 +104,7 @@ impl Counters {
 
     /// Exit code of a container that has ended, as its client learns it.
     fn exit_code(&self, number: usize) -> Result<i32> {
-        let name = format!("counter-{number}");
+        let name = name(number);
         if is_of_ctr(number) {
             let mut command = Command::new("ctr");
             command.arg("--address").arg(self.engine.socket()).args(["tasks", "delete", &name]);
@@ -156,7 +161,7 @@ fn t9_twenty_containers_count_on_while_the_daemon_is_killed() -> Result<()> {
         counted += counts.len();
     }
     for number in 0..CONTAINERS {
-        let name = format!("counter-{number}");
+        let name = name(number);
         if is_of_ctr(number) {
             counters.ctr(&["containers", "rm", &name])?;
         } else {

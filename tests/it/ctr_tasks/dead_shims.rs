@@ -25,7 +25,7 @@ impl Ours {
         let image = registry.push(&ImageBuilder::default().busybox()?.build()?, "shell", "1")?;
         let mut engine = Engine::new()?;
         engine.start_daemon()?;
-        let namespace = format!("dead-{}", std::process::id());
+        let namespace = format!("dead-{}", super::sides::unique());
         let ours = Self { engine, namespace, image, _registry: registry };
         ours.ok(&["images", "pull", "--plain-http", &ours.image])?;
         Ok(ours)
