@@ -4,7 +4,9 @@
 //! Each test has a mount namespace, a root and a state directory of its own, and kills what it has started.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use lazy_index::{Chunk, Coding, Entry, Group, ImageIndex, Kind, LayerPart, Limits, Time, Toc};
 use lazy_mount::{Client, ClientError, FailureKind, MountRequest, Places};
-use std::os::fd::AsFd;
 use storage_model::Digest;
+use storage_sys::mount::{Mount, detach, mount_all};
 use storage_sys::process::{Pidfd, Watch, poll};
 
 /// Files of the image and their sizes in bytes.
@@ -301,4 +303,51 @@ fn an_image_that_cannot_be_opened_any_more_fails_and_does_not_hang() {
     kill(world.server());
     let mut part = [0; 1];
     assert_eq!(file.read_exact_at(&mut part, 0).unwrap_err().raw_os_error(), Some(5));
+}
+
+#[test]
+fn l10_the_server_cannot_reach_its_own_mounts() {
+    let Some(world) = world() else { return };
+    world.client.mount(&world.request).unwrap();
+    for pid in [world.server(), world.keeper()] {
+        let seen = PathBuf::from(format!("/proc/{pid}/root{}", world.places.mounts().display()));
+        assert_eq!(fs::read_dir(&seen).unwrap().count(), 0, "{} shows mounts", seen.display());
+    }
+    kill(world.server());
+    let seen = PathBuf::from(format!("/proc/{}/root{}", world.server(), world.places.mounts().display()));
+    assert_eq!(fs::read_dir(&seen).unwrap().count(), 0, "the successor can");
+    world.check_all();
+}
+
+#[test]
+fn an_overlay_on_top_is_written_to_and_outlives_the_mount_and_the_server() {
+    let Some(world) = world() else { return };
+    world.client.mount(&world.request).unwrap();
+    let part = |name: &str| {
+        let path = world.places.state.join(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    };
+    let (upper, work, merged) = (part("upper"), part("work"), part("merged"));
+    let options = [("lowerdir", &world.request.mountpoint), ("upperdir", &upper), ("workdir", &work)];
+    let options = options.map(|(key, path)| format!("{key}={}", path.display())).to_vec();
+    let overlay = Mount { kind: "overlay".into(), source: "overlay".into(), options };
+    mount_all(&[overlay], &merged).unwrap();
+    fs::write(merged.join("new"), b"new").unwrap();
+    let mut changed = content(3);
+    changed.push(7);
+    File::options().append(true).open(merged.join("file-3")).unwrap().write_all(&[7]).unwrap();
+    fs::remove_file(merged.join("file-4")).unwrap();
+    let before = fs::metadata(merged.join("file-5")).unwrap().ino();
+    fs::set_permissions(merged.join("file-5"), fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(fs::metadata(merged.join("file-5")).unwrap().ino(), before, "copied up, it is the same file");
+    let server = world.server();
+    world.client.unmount("image").unwrap();
+    kill(server);
+    for file in (0..FILES).filter(|file| ![3, 4].contains(file)) {
+        assert!(fs::read(merged.join(format!("file-{file}"))).unwrap() == content(file), "file {file}");
+    }
+    assert!(fs::read(merged.join("file-3")).unwrap() == changed);
+    assert!(!merged.join("file-4").exists());
+    detach(&merged).unwrap();
 }
