@@ -40,6 +40,14 @@ impl Converting {
         })
     }
 
+    /// Entries stay in the order of their tars.
+    pub(super) fn keeps_order(&self) -> bool {
+        match self {
+            Self::Rewrite(how) => how.format.keeps_diff_id(),
+            Self::Nothing | Self::Recompress(_) | Self::Describe(_) => true,
+        }
+    }
+
     /// The result is the same image for another way to it.
     pub(super) fn is_lazy(&self) -> bool {
         matches!(self, Self::Rewrite(_) | Self::Describe(_))

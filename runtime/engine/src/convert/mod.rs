@@ -156,6 +156,9 @@ async fn convert_leased(
         blocking(move || Contents::read(&space, &name, &target, &wanted)).await?
     };
     let how = Converting::new(&request, oci, root)?;
+    if how.keeps_order() && !request.prioritized.is_empty() {
+        board.say("nothing is put first: this form keeps its tars, and their order");
+    }
     let mut renewed: HashMap<Digest, Descriptor> = HashMap::new();
     let mut beside: HashMap<Digest, Beside> = HashMap::new();
     let mut bytes = 0;
