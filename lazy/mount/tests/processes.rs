@@ -2,6 +2,8 @@
 //! the root, so no registry is needed; each is a function of its file and place and is checked.
 //!
 //! Each test has a mount namespace, a root and a state directory of its own, and kills what it has started.
+// Every function here is part of a test; clippy knows only those with the attribute.
+#![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -1,5 +1,7 @@
 //! Sessions on real mounts, in a mount namespace of the test's own thread. The bytes are made up; a second thread breaks the
 //! connection if a test takes longer than a minute, so that nothing hangs for ever.
+// Every function here is part of a test; clippy knows only those with the attribute.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
