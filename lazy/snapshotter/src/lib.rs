@@ -148,6 +148,11 @@ impl Lazy {
             Top::new(root.uid, root.gid, root.mode).give_durably(&directory.join("fs"))?;
         }
         layer.write(&directory)?;
+        // A committed snapshot without its description would be an ordinary, empty one: its name has to be there too.
+        if let Some(folder) = directory.parent() {
+            let synced = storage_sys::durable::sync_directory(folder);
+            synced.map_err(|source| SnapshotError::io("sync", folder, source))?;
+        }
         self.folder().usage(&directory)
     }
 
