@@ -8,6 +8,7 @@
 mod background;
 mod cache;
 mod common;
+mod crash;
 mod describe;
 mod reads;
 mod registry;
