@@ -148,7 +148,7 @@ pub(super) fn classify(path: &Path, status: ExitStatus, message: String) -> Runt
     if has("container does not exist") || (has("no such file or directory") && has("status")) {
         return RuntimeError::NotFound { message };
     }
-    if has("mount") {
+    if has("mount") || has("prepare rootfs") {
         return RuntimeError::Mount { message };
     }
     RuntimeError::Refused { path: path.to_path_buf(), status, message }

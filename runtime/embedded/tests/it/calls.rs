@@ -116,7 +116,7 @@ fn what_is_wrong_with_a_bundle_is_told_and_nothing_is_left() {
         let said = bundle.run();
         assert_ne!(said.code, Some(0), "{which:?}");
         assert!(
-            said.err.contains("/nowhere/at/all") || said.err.contains("No such file"),
+            said.err.contains("/nowhere/at/all") || said.err.contains("rootfs"),
             "{which:?}: {}",
             said.err
         );
