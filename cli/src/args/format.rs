@@ -44,6 +44,8 @@ pub(crate) mod fields {
         "MediaType",
         "Platforms",
         "AbsentPlatforms",
+        "Mode",
+        "Percent",
         "SizeBytes",
         "Size",
         "Created",

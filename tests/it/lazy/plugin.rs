@@ -20,8 +20,10 @@ impl Pair {
         let directory = engine.scratch().join("containerd");
         std::fs::create_dir(&directory)?;
         let socket = engine.socket();
-        let lines =
-            format!("[proxy_plugins.windlass-lazy]\ntype = \"snapshot\"\naddress = \"{}\"\n", socket.display());
+        let lines = format!(
+            "[proxy_plugins.windlass-lazy]\ntype = \"snapshot\"\naddress = \"{}\"\n",
+            socket.display()
+        );
         let containerd = Containerd::start_with(&directory, &lines)?;
         Ok(Self { containerd, engine })
     }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use runtime_api::windlass::v1::LazyStatusRequest;
 use serde::Serialize;
 
 use crate::args::{FilteredArgs, Format, fields};
-use crate::client::Client;
+use crate::client::{Client, failed};
 use crate::error::CliError;
 use crate::image::{self, Contents, Image, Stored};
 use crate::output::amount;
+use crate::verbs::lazy::percent;
 use crate::verbs::{Row, as_rfc3339, check_format, show};
 
 /// An image in a list.
@@ -24,6 +26,10 @@ pub(super) struct ImageRow {
     absent_platforms: Vec<String>,
     /// Bytes of its content that are here; absent when its documents cannot be read.
     size_bytes: Option<u64>,
+    /// lazy: shown before it has arrived; full: unpacked; content: neither. Empty when nobody knows.
+    mode: String,
+    /// How much of its layers is here, in per cent.
+    percent: Option<f64>,
     #[serde(serialize_with = "as_rfc3339")]
     created: SystemTime,
     #[serde(serialize_with = "as_rfc3339")]
@@ -32,7 +38,7 @@ pub(super) struct ImageRow {
 }
 
 impl Row for ImageRow {
-    const HEADINGS: &'static [&'static str] = &["REF", "DIGEST", "PLATFORMS", "SIZE", "AGE"];
+    const HEADINGS: &'static [&'static str] = &["REF", "DIGEST", "PLATFORMS", "MODE", "SIZE", "AGE"];
     const FIELDS: &'static [&'static str] = fields::IMAGES;
 
     fn name(&self) -> &str {
@@ -44,6 +50,7 @@ impl Row for ImageRow {
             self.name.clone(),
             crate::progress::short(&self.digest),
             self.platforms_cell(),
+            self.mode_cell(),
             self.size_bytes.map(amount::size).unwrap_or_default(),
             amount::age(now, self.updated),
         ]
@@ -66,10 +73,20 @@ impl ImageRow {
             platforms: names(here),
             absent_platforms: names(absent),
             size_bytes: contents.map(Contents::size_here),
+            mode: String::new(),
+            percent: None,
             created: image.created,
             updated: image.updated,
             labels: image.labels,
             name: image.name,
+        }
+    }
+
+    /// `lazy 12.5%`, `full`.
+    fn mode_cell(&self) -> String {
+        match self.percent {
+            Some(percent) if self.mode == "lazy" => format!("lazy {percent}%"),
+            _ => self.mode.clone(),
         }
     }
 
@@ -97,9 +114,18 @@ pub(super) async fn run(client: &Client, args: &FilteredArgs, format: &Format) -
         rows.extend(images.into_iter().map(|image| ImageRow::new(image, None)));
     } else {
         let mut stored = Stored::ask(client).await?;
+        let request = LazyStatusRequest::default();
+        let ways = client.lazy().status(request).await.map_err(failed("ask how images are here"))?;
+        let ways: BTreeMap<String, _> =
+            ways.into_inner().images.into_iter().map(|image| (image.name.clone(), image)).collect();
         for image in images {
             let contents = Contents::read(&mut stored, &image).await.ok();
-            rows.push(ImageRow::new(image, contents.as_ref()));
+            let way = ways.get(&image.name);
+            rows.push(ImageRow {
+                mode: way.map(|way| way.mode.clone()).unwrap_or_default(),
+                percent: way.map(|way| percent(way.bytes_present, way.bytes_total)),
+                ..ImageRow::new(image, contents.as_ref())
+            });
         }
     }
     show(&rows, &args.list, format)
@@ -121,6 +147,8 @@ mod tests {
             platforms: size_bytes.map(|_| "linux/amd64".to_owned()).into_iter().collect(),
             absent_platforms: size_bytes.map_or_else(Vec::new, |_| vec!["linux/arm64".to_owned()]),
             size_bytes,
+            mode: if size_bytes.is_some() { "lazy" } else { "" }.to_owned(),
+            percent: size_bytes.map(|_| 12.5),
             created: then,
             updated: then,
             labels: BTreeMap::new(),
@@ -138,9 +166,9 @@ mod tests {
         assert_eq!(
             text(false, "table"),
             "\
-REF                    DIGEST        PLATFORMS       SIZE     AGE
-docker.io/library/a:1  abababababab  linux/amd64 +1  1.5 MiB  3m
-r.example/b:2          abababababab  -               -        3m
+REF                    DIGEST        PLATFORMS       MODE        SIZE     AGE
+docker.io/library/a:1  abababababab  linux/amd64 +1  lazy 12.5%  1.5 MiB  3m
+r.example/b:2          abababababab  -               -           -        3m
 "
         );
     }
