@@ -29,7 +29,11 @@ fn following_ends_with_the_container_and_misses_nothing() -> Result<()> {
     std::fs::create_dir(&gate)?;
     let volume = format!("{}:/gate", gate.display());
     let script = "echo begun; until test -e /gate/open; do sleep 0.05; done; seq 1 5000; echo last";
-    shell.detached("job", &["-v", &volume, "--log-opt", "max-size=64k", "--log-opt", "max-file=20"], script)?;
+    shell.detached(
+        "job",
+        &["-v", &volume, "--log-opt", "max-size=64k", "--log-opt", "max-file=20"],
+        script,
+    )?;
     let mut follow = shell.engine.command(["logs", "-f", "job"])?.stdout(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(follow.stdout.take().context("piped")?).lines();
     assert_eq!(lines.next().context("a line")??, "begun");

@@ -9,7 +9,8 @@ use tests::wait_until;
 use crate::shell::{PATIENCE, Shell, here};
 
 /// Answers each connection to port 80 with its host name.
-const SERVER: &str = "while :; do hostname=$(cat /etc/hostname); echo I am $hostname | busybox nc -l -p 80 >/dev/null; done";
+const SERVER: &str =
+    "while :; do hostname=$(cat /etc/hostname); echo I am $hostname | busybox nc -l -p 80 >/dev/null; done";
 
 /// What a server at `address` says; empty while nobody answers.
 fn ask(address: &str) -> String {
@@ -69,7 +70,11 @@ fn a_port_that_a_program_listens_on_is_refused() -> Result<()> {
     let port = listener.local_addr()?.port();
     let end = shell.run(&["-p", &format!("127.0.0.1:{port}:80")], &["true"])?;
     assert_eq!(end.code, Some(125));
-    assert!(end.stderr.contains(&port.to_string()) && end.stderr.contains("a program of this machine"), "{}", end.stderr);
+    assert!(
+        end.stderr.contains(&port.to_string()) && end.stderr.contains("a program of this machine"),
+        "{}",
+        end.stderr
+    );
     shell.assert_nothing_left()
 }
 
@@ -78,22 +83,27 @@ fn containers_of_the_bridge_reach_each_other_and_know_their_names() -> Result<()
     let shell = Shell::new()?;
     shell.detached("first", &["--net", "bridge"], SERVER)?;
     let first = address(&shell, "first")?;
-    let dns = ["--net", "bridge", "--dns", "192.0.2.53", "--dns-search", "example", "--add-host", "db:192.0.2.7"];
+    let dns =
+        ["--net", "bridge", "--dns", "192.0.2.53", "--dns-search", "example", "--add-host", "db:192.0.2.7"];
     let script = format!(
         "until busybox nc -w 2 {first} 80 </dev/null | grep I; do sleep 0.1; done; cat /etc/resolv.conf; \
          grep -c \"$(cat /etc/hostname)\" /etc/hosts; grep db /etc/hosts"
     );
     let end = shell.script(&dns, &script)?;
     assert_eq!(
-        end.stdout,
-        "I am first\nsearch example\nnameserver 192.0.2.53\n1\n192.0.2.7\tdb\n",
+        end.stdout, "I am first\nsearch example\nnameserver 192.0.2.53\n1\n192.0.2.7\tdb\n",
         "{}",
         end.stderr
     );
     // The network of another container is that container's.
     let script = "busybox ip -4 addr show eth0 | grep inet | awk '{print $2}'; cat /etc/hostname";
     let joined = shell.script(&["--net", "container:first"], script)?;
-    assert!(joined.stdout.starts_with(&first) && joined.stdout.ends_with("first\n"), "{}{}", joined.stdout, joined.stderr);
+    assert!(
+        joined.stdout.starts_with(&first) && joined.stdout.ends_with("first\n"),
+        "{}{}",
+        joined.stdout,
+        joined.stderr
+    );
     shell.engine.ok(["rm", "-f", "first"])?;
     shell.assert_nothing_left()
 }
@@ -102,7 +112,8 @@ fn containers_of_the_bridge_reach_each_other_and_know_their_names() -> Result<()
 fn none_has_loopback_alone_and_host_is_this_machines() -> Result<()> {
     let shell = Shell::new()?;
     let interfaces = "ls /sys/class/net; cat /sys/class/net/lo/operstate";
-    let none = shell.script(&[], "busybox ip -o link | awk '{print $2}'; busybox ip -o link show lo | grep -c UP")?;
+    let none = shell
+        .script(&[], "busybox ip -o link | awk '{print $2}'; busybox ip -o link show lo | grep -c UP")?;
     assert_eq!(none.stdout, "lo:\n1\n", "{}", none.stderr);
     let host = shell.script(&["--net", "host"], "readlink /proc/self/ns/net")?;
     let ours = std::fs::read_link("/proc/self/ns/net")?;
@@ -147,11 +158,16 @@ fn ten_containers_at_once_have_ten_addresses() -> Result<()> {
     let shell = Shell::new()?;
     let script = "busybox ip -4 addr show eth0 | grep inet | awk '{print $2}'";
     let ends: Vec<_> = std::thread::scope(|scope| {
-        let runs: Vec<_> = (0..10).map(|_| scope.spawn(|| shell.script(&["--net", "bridge"], script))).collect();
+        let runs: Vec<_> =
+            (0..10).map(|_| scope.spawn(|| shell.script(&["--net", "bridge"], script))).collect();
         runs.into_iter().map(|run| run.join().expect("no panic")).collect::<Result<_>>()
     })?;
     let mut addresses: Vec<_> = ends.iter().map(|end| end.stdout.trim().to_owned()).collect();
-    assert!(addresses.iter().all(|address| address.starts_with("10.86.")), "{addresses:?} {}", ends[0].stderr);
+    assert!(
+        addresses.iter().all(|address| address.starts_with("10.86.")),
+        "{addresses:?} {}",
+        ends[0].stderr
+    );
     addresses.sort();
     addresses.dedup();
     assert_eq!(addresses.len(), 10, "{addresses:?}");

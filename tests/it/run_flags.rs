@@ -11,7 +11,12 @@ type Case<'a> = (&'a [&'a str], &'a str, &'a str);
 fn all(shell: &Shell, cases: &[Case<'_>]) -> Result<()> {
     for (options, script, expected) in cases {
         let end = shell.script(options, script)?;
-        assert_eq!((end.stdout.as_str(), end.code), (*expected, Some(0)), "{options:?} {script}: {}", end.stderr);
+        assert_eq!(
+            (end.stdout.as_str(), end.code),
+            (*expected, Some(0)),
+            "{options:?} {script}: {}",
+            end.stderr
+        );
     }
     shell.assert_nothing_left()
 }
@@ -26,14 +31,30 @@ fn capabilities_devices_and_privileges_are_those_asked_for() -> Result<()> {
         &[
             (&["--cap-drop", "ALL"], capabilities, "0000000000000000\n"),
             (&["--cap-drop", "ALL", "--cap-add", "NET_ADMIN"], capabilities, "0000000000001000\n"),
-            (&["--cap-drop", "all", "--cap-add", "cap_net_bind_service,chown"], capabilities, "0000000000000401\n"),
+            (
+                &["--cap-drop", "all", "--cap-add", "cap_net_bind_service,chown"],
+                capabilities,
+                "0000000000000401\n",
+            ),
             (&[], privileges, "1\n"),
             (&["--allow-new-privs"], privileges, "0\n"),
             (&["--security-opt", "no-new-privileges=false"], privileges, "0\n"),
-            (&["--device", "/dev/null:/dev/nothing"], "echo x > /dev/nothing && ls /dev/nothing", "/dev/nothing\n"),
-            (&["--security-opt", "seccomp=unconfined"], "grep Seccomp: /proc/self/status | awk '{print $2}'", "0\n"),
+            (
+                &["--device", "/dev/null:/dev/nothing"],
+                "echo x > /dev/nothing && ls /dev/nothing",
+                "/dev/nothing\n",
+            ),
+            (
+                &["--security-opt", "seccomp=unconfined"],
+                "grep Seccomp: /proc/self/status | awk '{print $2}'",
+                "0\n",
+            ),
             (&["--group-add", "audio", "--user", "12:34"], "id -G", "34 29\n"),
-            (&["--sysctl", "net.ipv4.ip_unprivileged_port_start=7"], "cat /proc/sys/net/ipv4/ip_unprivileged_port_start", "7\n"),
+            (
+                &["--sysctl", "net.ipv4.ip_unprivileged_port_start=7"],
+                "cat /proc/sys/net/ipv4/ip_unprivileged_port_start",
+                "7\n",
+            ),
         ],
     )
 }
@@ -54,7 +75,10 @@ fn limits_are_those_asked_for() -> Result<()> {
     let forks = "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done 2>&1; true";
     let end = shell.script(&["--pids-limit", "4"], forks)?;
     assert!(format!("{}{}", end.stdout, end.stderr).contains("fork"), "{}{}", end.stdout, end.stderr);
-    let eater = shell.script(&["--memory", "16m", "--memory-swap", "16m"], "awk 'BEGIN { s = \"x\"; while (1) s = s s }'")?;
+    let eater = shell.script(
+        &["--memory", "16m", "--memory-swap", "16m"],
+        "awk 'BEGIN { s = \"x\"; while (1) s = s s }'",
+    )?;
     assert_eq!(eater.code, Some(137), "{}", eater.stderr);
     shell.assert_nothing_left()
 }
@@ -74,7 +98,11 @@ fn names_files_and_directories_are_those_asked_for() -> Result<()> {
         &[
             (&["--env-file", &file.to_string_lossy()], "echo $FROM_FILE", "yes\n"),
             (&["--hostname", "box"], "cat /proc/sys/kernel/hostname", "box\n"),
-            (&["-v", &bind], "cat /data/in; echo x > /data/in 2>/dev/null || echo refused", "shared\nrefused\n"),
+            (
+                &["-v", &bind],
+                "cat /data/in; echo x > /data/in 2>/dev/null || echo refused",
+                "shared\nrefused\n",
+            ),
             (&["--read-only"], "echo x > /new 2>/dev/null || echo refused", "refused\n"),
             (&["--workdir", "/home/web"], "pwd", "/home/web\n"),
             (&["--pid", "host"], "test -e /proc/1/ns/pid && test $$ -ne 1 && echo ours", "ours\n"),
@@ -87,12 +115,20 @@ fn a_directory_can_be_the_root_and_stays_as_it_is() -> Result<()> {
     let shell = Shell::new()?;
     let root = shell.engine.scratch().join("tree");
     std::fs::create_dir_all(root.join("bin"))?;
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"].iter().find(|path| std::path::Path::new(path).exists());
+    let busybox =
+        ["/bin/busybox", "/usr/bin/busybox"].iter().find(|path| std::path::Path::new(path).exists());
     std::fs::copy(busybox.expect("the image has it from there"), root.join("bin/busybox"))?;
     let path = root.to_string_lossy().into_owned();
     for words in [
         vec!["run", "--rm", "--rootfs", &path, "/bin/busybox", "ls", "/bin"],
-        vec!["run", "--rm", &*Box::leak(format!("--rootfs={path}").into_boxed_str()), "/bin/busybox", "ls", "/bin"],
+        vec![
+            "run",
+            "--rm",
+            &*Box::leak(format!("--rootfs={path}").into_boxed_str()),
+            "/bin/busybox",
+            "ls",
+            "/bin",
+        ],
     ] {
         let end = shell.engine.run(words)?;
         assert_eq!((end.stdout.as_str(), end.code), ("busybox\n", Some(0)), "{}", end.stderr);
@@ -142,9 +178,13 @@ fn what_makes_no_sense_is_refused_by_name_and_leaves_nothing() -> Result<()> {
         assert_eq!(end.code, Some(125), "{options:?}: {}", end.stderr);
         assert!(end.stderr.contains(part), "{options:?}: {}", end.stderr);
     }
-    for options in
-        [&["--memory", "lots"][..], &["--cpus", "0"], &["-p", "99999:1"], &["--restart", "never"], &["--dns", "x"]]
-    {
+    for options in [
+        &["--memory", "lots"][..],
+        &["--cpus", "0"],
+        &["-p", "99999:1"],
+        &["--restart", "never"],
+        &["--dns", "x"],
+    ] {
         assert_eq!(shell.run(options, &["true"])?.code, Some(2), "{options:?}");
     }
     shell.assert_nothing_left()

@@ -39,7 +39,8 @@ impl Shell {
 
     /// `run -d --name NAME OPTIONS IMAGE sh -c SCRIPT`.
     pub(crate) fn detached(&self, name: &str, options: &[&str], script: &str) -> Result<()> {
-        let words = [&["run", "-d", "--name", name], options, &[self.image.as_str(), "sh", "-c", script]].concat();
+        let words =
+            [&["run", "-d", "--name", name], options, &[self.image.as_str(), "sh", "-c", script]].concat();
         self.engine.ok(words).map(drop)
     }
 
@@ -66,7 +67,8 @@ impl Shell {
         assert!(mounts.is_empty(), "mounts are left: {mounts:?}");
         let networks = self.engine.state().join("network/containers");
         for namespace in std::fs::read_dir(networks).into_iter().flatten().flatten() {
-            let left: Vec<_> = std::fs::read_dir(namespace.path())?.flatten().map(|entry| entry.path()).collect();
+            let left: Vec<_> =
+                std::fs::read_dir(namespace.path())?.flatten().map(|entry| entry.path()).collect();
             assert!(left.is_empty(), "networks are left: {left:?}");
         }
         let snapshots = self.engine.ok(["--format", "{{.Kind}}", "snapshots", "ls"])?;
