@@ -14,6 +14,7 @@
 //! Not here: `windlass run`'s shim, which hands the client's own descriptors through (the modules beside this one).
 mod adopt;
 mod args;
+mod begin;
 mod cgroup;
 mod container;
 mod delete;
