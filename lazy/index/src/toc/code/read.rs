@@ -24,7 +24,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Toc, IndexError> {
     let mut reader = Reader { left: covered.get(MAGIC.len()..).ok_or(wrong(CUT))?, digests: Vec::new() };
     let prefetch_bytes = reader.number()?.checked_sub(1);
     reader.digests = reader.list(CHECKSUM_BYTES, |reader, _| Ok(Digest::from_bytes(reader.array()?)))?;
-    let entries = reader.list(10, |reader, before: Option<&Entry>| reader.entry(before))?;
+    let entries = reader.list(9, |reader, before: Option<&Entry>| reader.entry(before))?;
     let chunks = reader.list(5, |reader, before| reader.chunk(before))?;
     let groups = reader.list(5, |reader, before| reader.group(before))?;
     let checkpoints = reader.list(4, |reader, _| reader.checkpoint())?;
