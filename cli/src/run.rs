@@ -39,7 +39,9 @@ async fn begin(global: &Global, args: &RunArgs) -> Result<u8, CliError> {
     // All that can be wrong with the arguments, before anything is made.
     let mut request = request::build(args)?;
     let client = Client::connect(global).await?;
-    request.image = bring(&client, args).await?;
+    if args.root().is_none() {
+        request.image = bring(&client, args).await?;
+    }
     let what = format!("run {}", request.image);
     // Taken first: a file that is there already is somebody's.
     let mut cid_file = args.cidfile.as_deref().map(id_file::Taken::take).transpose()?;
