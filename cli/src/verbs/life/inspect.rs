@@ -3,7 +3,7 @@
 use runtime_api::windlass::v1::InspectRequest;
 use serde_json::{Value, json};
 
-use crate::args::{Global, ManyArgs};
+use crate::args::{Format, Global, ManyArgs};
 use crate::client::{Client, failed};
 use crate::error::CliError;
 use crate::output;
@@ -19,7 +19,12 @@ pub(crate) async fn run(global: &Global, args: &ManyArgs) -> Result<(), CliError
     for typed in &args.ids {
         all.push(one(&client, typed).await?);
     }
-    output::document(&global.format, &all, || output::json(&all).unwrap_or_default())
+    // A template is filled in once for each, as Docker does.
+    if let Format::Template(template) = &global.format {
+        let lines = all.iter().map(|value| template.render(value)).collect::<Result<Vec<_>, _>>()?;
+        return output::print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+    }
+    output::print(&output::json(&all)?)
 }
 
 async fn one(client: &Client, typed: &str) -> Result<Value, CliError> {
