@@ -96,6 +96,8 @@ struct Held {
     unpacked: bool,
     /// Its blob is in the store, in this namespace.
     blob: bool,
+    /// A snapshot of its name stands for something else, which was not proved to be the same tree.
+    taken: bool,
 }
 
 /// Decides how `image` will be brought.
@@ -115,6 +117,17 @@ pub(crate) async fn decide(
     let held = held(task, image, &names).await?;
     if asked.mode == LazyMode::Auto && held.iter().all(|held| held.unpacked) {
         return Ok(Decision::Full(None));
+    }
+    if let Some(index) = held.iter().position(|held| held.taken) {
+        let layer = image.manifest.layers[index].digest;
+        let why = "has the chain ID of another image's that is shown and not verified yet: complete that one first \
+                   (lazy fill), or remove it"
+            .to_owned();
+        if asked.mode == LazyMode::Required {
+            return Err(LazyError::NotPossible { name: task.name.to_string(), layer, why }.into());
+        }
+        let reason = format!("layer {} {why}", layer.short());
+        return Ok(Decision::Full(Some(Choice::new(asked.mode, false, vec![reason]))));
     }
     let soci = soci(asked, image, &held).await;
     let choice = match estimate(task, image, asked, &held, &soci) {
@@ -249,14 +262,21 @@ async fn held(
                 space.add_resource(lease, &Resource::snapshot(lazy_snapshotter::NAME, name.as_str()))?;
             }
             let stack = engine.lazy().stack(&space, name).ok().flatten();
-            let described = stack.and_then(|mut stack| stack.layers.pop());
-            let described = described.filter(|found| below && is_of(found, layer));
+            let found = stack.and_then(|mut stack| {
+                // A tree whose diff IDs are all proved is that of every image with this chain, whatever its blobs are.
+                let proved = stack.verified.iter().all(|verified| *verified);
+                Some((stack.layers.pop()?, proved))
+            });
+            let any = found.is_some();
+            let fits = |(found, proved): &(Layer, bool)| below && (*proved || is_of(found, layer));
+            let described = found.filter(fits).map(|(layer, _)| layer);
+            let taken = any && described.is_none();
             below = described.is_some();
             let blob = space.pin_blob(&layer.digest).ok();
             let diff_id = image.config.rootfs.diff_ids[index].to_string();
             let proved = blob.as_ref().is_some_and(|blob| blob.labels.get(UNCOMPRESSED) == Some(&diff_id));
             let unpacked = proved && unpacked.stat(name.as_str()).is_ok();
-            held.push(Held { described, unpacked, blob: blob.is_some() });
+            held.push(Held { described, unpacked, blob: blob.is_some(), taken });
         }
         Ok(held)
     })
