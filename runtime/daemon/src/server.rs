@@ -203,7 +203,7 @@ fn router(engine: Engine, uuid: String, exchange: Exchange, stop: &Stop) -> Rout
         .add_service(limited!(EventsServer, EventsService::new(exchange, stop.clone())))
         .add_service(limited!(StreamingServer, StreamingService::new(streams.clone(), stop.clone())))
         .add_service(limited!(TransferServer, TransferService::new(engine.clone(), streams, stop.clone())))
-        .add_service(limited!(ContainersServer, ContainersService::new(store)))
+        .add_service(limited!(ContainersServer, ContainersService::new(engine.clone())))
         .add_service(limited!(TasksServer, TasksService::new(engine.clone(), stop.clone())))
         .add_service(limited!(LazyServer, LazyService::new(engine.clone())))
         .add_service(limited!(LivesServer, LifeService::new(engine.clone(), stop.clone())))

@@ -235,7 +235,7 @@ impl Engine {
     }
 
     fn state_of(&self, namespace: &Namespace, record: ContainerRecord) -> ContainerState {
-        if self.tasks().has(namespace, record.id.as_str()) || !record.spec.is_empty() {
+        if self.tasks().has(namespace, record.id.as_str()) || launch::is_of_clients(&record) {
             return self.state_of_task(namespace, record);
         }
         let bundle = self.bundle(namespace, record.id.as_str());

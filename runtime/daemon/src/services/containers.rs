@@ -9,13 +9,13 @@ use std::time::SystemTime;
 
 use prost_types::{Any, FieldMask};
 use runtime_api::containerd::services::containers::v1 as wire;
-use runtime_engine::RUNTIME_OPTIONS;
-use storage_content::{ContainerRecord, Extension, LabelChange, Space, Store};
-use storage_model::Identifier;
+use runtime_engine::{Engine, RUNTIME_OPTIONS};
+use storage_content::{ContainerRecord, Extension, LabelChange, Space, Store, StoreError};
+use storage_model::{Identifier, Namespace};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use crate::call::{CallError, blocking, space};
+use crate::call::{CallError, blocking, namespace, space};
 use crate::convert::{
     checked_labels, field, filters, immutable, label, label_change, labels_out, paths, required, time_out,
 };
@@ -37,26 +37,43 @@ const MUTABLE: [&str; 5] = ["labels", "spec", "extensions", "image", "snapshotke
 /// The service.
 #[derive(Clone)]
 pub(crate) struct ContainersService {
+    engine: Engine,
     store: Store,
     /// Held from reading a record to writing it back: two updates never lose one another.
     updating: Arc<Mutex<()>>,
 }
 
 impl ContainersService {
-    pub(crate) fn new(store: Store) -> Self {
-        Self { store, updating: Arc::default() }
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { store: engine.store().clone(), engine, updating: Arc::default() }
     }
 
     async fn found(
         &self,
         request: Request<wire::ListContainersRequest>,
     ) -> Result<Vec<wire::Container>, Status> {
-        let space = space(&self.store, &request)?;
+        let (space, namespace) = (space(&self.store, &request)?, namespace(request.metadata())?);
         let filters = filters(&request.into_inner().filters)?;
-        let found = blocking(move || space.containers()).await?;
+        let engine = self.engine.clone();
+        let found = blocking(move || {
+            let found = space.containers()?;
+            Ok::<_, StoreError>(
+                found.into_iter().map(|record| with_spec(&engine, &namespace, record)).collect::<Vec<_>>(),
+            )
+        })
+        .await?;
         let wanted = |record: &ContainerRecord| filters.matches(|path| container_field(record, path));
         Ok(found.into_iter().filter(wanted).map(container_out).collect())
     }
+}
+
+/// A record as clients expect it: the spec of a container of `windlass run` is made when it starts, and is not in the record.
+fn with_spec(engine: &Engine, namespace: &Namespace, mut record: ContainerRecord) -> ContainerRecord {
+    if record.spec.is_empty() {
+        let state = engine.container(namespace, record.id.as_str());
+        record.spec = state.map(|state| state.spec_json.into_bytes()).unwrap_or_default();
+    }
+    record
 }
 
 fn container_field<'a>(record: &'a ContainerRecord, path: &[String]) -> Option<Cow<'a, str>> {
@@ -206,8 +223,14 @@ impl wire::containers_server::Containers for ContainersService {
         request: Request<wire::GetContainerRequest>,
     ) -> Result<Response<wire::GetContainerResponse>, Status> {
         let space = space(&self.store, &request)?;
+        let namespace = namespace(request.metadata())?;
         let id = id_in(&request.into_inner().id)?;
-        let record = blocking(move || space.container(&id)).await?;
+        let engine = self.engine.clone();
+        let found = blocking(move || {
+            let record = space.container(&id)?;
+            Ok::<_, StoreError>(with_spec(&engine, &namespace, record))
+        });
+        let record = found.await?;
         Ok(Response::new(wire::GetContainerResponse { container: Some(container_out(record)) }))
     }
 

@@ -41,7 +41,7 @@ impl Engine {
             return Err(EngineError::Running { id: id.to_owned() });
         }
         let record = state.record;
-        if !record.spec.is_empty() {
+        if is_of_clients(&record) {
             return self.start_task_again(namespace, record);
         }
         let mut config = stored(&record)?;
@@ -96,6 +96,11 @@ impl Engine {
         let mounts = self.snapshotter(&record.snapshotter, self.space(namespace))?.mounts(&key)?;
         Ok(mounts.into_iter().map(mount_spec).collect())
     }
+}
+
+/// Whether a client of containerd made the container: it brought a spec, and we keep no config.
+pub(super) fn is_of_clients(record: &ContainerRecord) -> bool {
+    !record.spec.is_empty() && !record.extensions.contains_key(RUN)
 }
 
 /// The config that was kept with the record.
