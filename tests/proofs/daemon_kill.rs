@@ -108,7 +108,13 @@ impl Counters {
         if is_of_ctr(number) {
             let mut command = Command::new("ctr");
             command.arg("--address").arg(self.engine.socket()).args(["tasks", "delete", &name]);
-            return finish(&mut command, DEADLINE)?.code.context("a code");
+            let end = finish(&mut command, DEADLINE)?;
+            // It tells a code other than 0 in a warning.
+            let Some((_, code)) = end.stderr.rsplit_once("exit code ") else {
+                return end.success().map(|_| 0);
+            };
+            let digits: String = code.chars().take_while(char::is_ascii_digit).collect();
+            return Ok(digits.parse()?);
         }
         let list: serde_json::Value =
             serde_json::from_str(&self.engine.ok(["--format", "json", "containers", "ls"])?)?;
