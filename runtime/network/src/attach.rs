@@ -1,10 +1,11 @@
 //! Giving a container its network, and taking it away again.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Condvar, Mutex, PoisonError, RwLock};
 
 use serde_json::{Value, json};
 use storage_model::Digest;
@@ -117,10 +118,14 @@ pub struct NetworkStatus {
 
 /// The networks of one engine.
 ///
-/// Calls for different containers may run in parallel; those for one container are serialised by the caller.
+/// Any thread may call at any time: calls for different containers run in parallel, those for one container one by one.
 #[derive(Debug)]
 pub struct Network {
     place: Place,
+    /// Containers (namespace and id) that are being attached or detached.
+    busy: Mutex<HashSet<(String, String)>>,
+    /// Told when one of them no longer is.
+    freed: Condvar,
     /// Held while ports are chosen and noted, and while a subnet is.
     choosing: Mutex<()>,
     /// Read by whoever uses the bridge, written by who removes it.
@@ -130,7 +135,13 @@ pub struct Network {
 impl Network {
     /// The networks of the engine at `place`. Nothing is made before the first container asks.
     pub fn new(place: Place) -> Self {
-        Self { place, choosing: Mutex::new(()), bridge: RwLock::new(()) }
+        Self {
+            place,
+            busy: Mutex::default(),
+            freed: Condvar::new(),
+            choosing: Mutex::new(()),
+            bridge: RwLock::new(()),
+        }
     }
 
     /// Names of the networks there are.
@@ -162,11 +173,28 @@ impl Network {
         }
     }
 
+    /// Waits until nobody else is at work on a container; nobody else is until the guard is dropped.
+    fn alone(&self, namespace: &str, id: &str) -> Alone<'_> {
+        let key = (namespace.to_owned(), id.to_owned());
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.freed.wait_while(busy, |busy| busy.contains(&key));
+        free.unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        Alone { network: self, key }
+    }
+
     /// Takes a container's network away: its addresses, ports, namespace and files. One without a network is no error.
     ///
     /// # Errors
     /// [`NetworkError`] when a plug-in fails; its record stays, for [`Network::sweep`] to try again.
     pub fn detach(&self, namespace: &str, id: &str) -> Result<(), NetworkError> {
+        if !self.directory(namespace, id).exists() {
+            return Ok(());
+        }
+        let _alone = self.alone(namespace, id);
+        self.detach_alone(namespace, id)
+    }
+
+    fn detach_alone(&self, namespace: &str, id: &str) -> Result<(), NetworkError> {
         let directory = self.directory(namespace, id);
         if !directory.exists() {
             return Ok(());
@@ -254,6 +282,7 @@ impl Network {
     }
 
     fn attach_noted(&self, request: &NetworkRequest) -> Result<Attached, NetworkError> {
+        let _alone = self.alone(&request.namespace, &request.id);
         let directory = self.directory(&request.namespace, &request.id);
         if let Some(parent) = directory.parent() {
             fs::create_dir_all(parent).map_err(NetworkError::io("create the directory", parent))?;
@@ -264,7 +293,7 @@ impl Network {
         })?;
         let attached = self.attach_at(&directory, request);
         if attached.is_err()
-            && let Err(error) = self.detach(&request.namespace, &request.id)
+            && let Err(error) = self.detach_alone(&request.namespace, &request.id)
         {
             tracing::warn!(%error, id = %request.id, "a network that could not be made left something behind");
         }
@@ -436,6 +465,19 @@ impl Network {
         {
             tracing::debug!(%error, interface, "the bridge stays");
         }
+    }
+}
+
+/// The only one at work on a container.
+struct Alone<'a> {
+    network: &'a Network,
+    key: (String, String),
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.network.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.network.freed.notify_all();
     }
 }
 

@@ -97,6 +97,22 @@ fn a_container_is_attached_by_every_plug_in_and_detached_by_all_backwards() {
     world.assert_nothing_left();
 }
 
+/// Whoever sees a container end detaches it: the engine's watch and the client that removes it came at the same time, called
+/// every plug-in twice, and one of them failed at the other's unmounting.
+#[test]
+fn two_who_detach_one_container_call_its_plug_ins_once() {
+    let world = World::new();
+    world.network.attach(&world.request("web", "net")).unwrap();
+    std::thread::scope(|scope| {
+        let detach = || world.network.detach("default", "web").unwrap();
+        for _ in 0..4 {
+            scope.spawn(detach);
+        }
+    });
+    assert_eq!(world.calls().iter().filter(|call| call.starts_with("DEL")).count(), 2);
+    world.assert_nothing_left();
+}
+
 #[test]
 fn a_plug_in_that_refuses_is_quoted_and_leaves_nothing() {
     let world = World::new();
