@@ -65,7 +65,9 @@ fn stack<'a>(merged: &mut Tree<'a>, mut upper: Tree<'a>) -> Result<(), &'static 
     while let Some((from, to)) = todo.pop() {
         let Some(own) = upper.directory_mut(from) else { continue };
         let own = std::mem::take(own);
+        // Overlayfs merges the roots of its layers whatever they say of themselves.
         if own.opaque
+            && from != ROOT
             && let Some(target) = merged.directory_mut(to)
         {
             target.names.clear();
