@@ -218,7 +218,7 @@ fn die(world: &World, seen: &Seen, trial: u64, pause: u64) -> Result<()> {
 
 #[test]
 fn f14_no_reader_notices_that_the_server_or_its_keeper_is_killed() {
-    require_root();
+    require_root().unwrap();
     storage_sys::process::own_mount_namespace().unwrap();
     let world = World::new().unwrap();
     let expected: Vec<_> = (0..FILES).map(content).collect();

@@ -33,7 +33,7 @@ pub(crate) struct Split {
 
 impl Layers {
     pub(crate) fn new(shown: Arc<Shown>) -> Self {
-        Self { ordinary: Ordinary::default(), shown }
+        Self { ordinary: Ordinary, shown }
     }
 
     /// The directories below which an overlay on `lineage` (lowest first) stands, the highest first. Mounts what has to be.

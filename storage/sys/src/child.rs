@@ -118,6 +118,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "what is tested takes the status")]
     fn the_status_of_one_child_is_taken_and_no_others() {
         let mut other = Command::new("sh").args(["-c", "exit 5"]).spawn().unwrap();
         let wanted = Command::new("sh").args(["-c", "exit 4"]).stdin(Stdio::null()).spawn().unwrap();

@@ -38,15 +38,15 @@ fn the_tree_is_the_same(way: Way) -> Result<()> {
     let engine = Engine::new()?;
     let name = registry.push(&image, "shown", "1")?;
     engine.ok(["pull", "--quiet", "--lazy", "required", "--no-fill", &name])?;
-    let status = status(&engine, &name)?;
-    assert_eq!(status["mode"], "lazy", "{status}");
-    assert_eq!(status["verified"], false, "{status}");
+    let shown = status(&engine, &name)?;
+    assert_eq!(shown["mode"], "lazy", "{shown}");
+    assert_eq!(shown["verified"], false, "{shown}");
     assert_eq!(difference(&expected, &tree(&engine, &name)?), "", "before");
     engine.ok(["lazy", "fill", "--quiet", &name])?;
     assert_eq!(difference(&expected, &tree(&engine, &name)?), "", "after");
-    let status = status(&engine, &name)?;
-    assert_eq!(status["verified"], true, "{status}");
-    assert_eq!(status["percent"], 100.0, "{status}");
+    let shown = status(&engine, &name)?;
+    assert_eq!(shown["verified"], true, "{shown}");
+    assert_eq!(shown["percent"], 100.0, "{shown}");
     // All blobs are here: it is pushed like any other.
     engine.ok(["push", "--quiet", &registry.reference("copy:1"), &name])?;
     engine.ok(["images", "rm", &name])?;

@@ -197,7 +197,7 @@ fn estimate(task: &Task, image: &PlatformImage, asked: Asked<'_>, held: &[Held],
     let traced = (described.len() == held.len()).then(|| task.engine.traced(&described)).flatten();
     let facts = Facts { missing_bytes, opaque_bytes, traced };
     let estimate =
-        Estimate::new(facts, task.engine.paces().of(&asked.origin.reference.registry().to_string()));
+        Estimate::new(facts, task.engine.paces().of(asked.origin.reference.registry()));
     let choice = Choice::new(asked.mode, estimate.is_lazy(), vec![estimate.why.clone()]).estimated(&estimate);
     if estimate.is_lazy() { Verdict::Lazy(choice) } else { Verdict::Full(Some(choice)) }
 }

@@ -47,14 +47,17 @@ const BELIEVED: Duration = Duration::from_secs(60);
 /// Images whose manifests are kept in memory.
 const IMAGES_MAX: usize = 32;
 
+/// A reference, and the manifest that is named with it.
+type Asked = (String, Option<Digest>);
+
 /// Manifests of images that a containerd is pulling.
 #[derive(Debug, Default)]
 pub(crate) struct Remotes {
-    seen: Mutex<HashMap<(String, Option<Digest>), (Instant, Arc<PlatformImage>)>>,
+    seen: Mutex<HashMap<Asked, (Instant, Arc<PlatformImage>)>>,
 }
 
 impl Remotes {
-    fn get(&self, key: &(String, Option<Digest>)) -> Option<Arc<PlatformImage>> {
+    fn get(&self, key: &Asked) -> Option<Arc<PlatformImage>> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (when, image) = seen.get(key)?;
         (when.elapsed() < BELIEVED).then(|| image.clone())

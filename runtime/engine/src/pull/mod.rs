@@ -161,7 +161,7 @@ impl Engine {
         let asked = Instant::now();
         let target = clock.span(Part::Resolve, resolve::target(&client, &reference, &selection)).await?;
         // A tag, and documents one after the other: each waits for one answer.
-        self.paces().answered(&reference.registry().to_string(), asked.elapsed() / (target.answers() + 1));
+        self.paces().answered(reference.registry(), asked.elapsed() / (target.answers() + 1));
         let name = reference.to_string();
         let reporter =
             Reporter::start(&name, target.top.digest, target.platform.clone(), &target.layers(), events);
