@@ -64,6 +64,7 @@ pub(crate) fn plan(place: &Place) -> Result<Bridge, NetworkError> {
     let subnet = subnet
         .ok_or_else(|| NetworkError::NoSubnet { range: RANGE, directory: place.configurations.clone() })?;
     let bridge = Bridge { interface, subnet: subnet.into() };
+    fs::create_dir_all(&place.state).map_err(NetworkError::io("create the directory", &place.state))?;
     write_json(&path, &bridge)?;
     Ok(bridge)
 }
