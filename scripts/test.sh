@@ -13,7 +13,8 @@ if [ "$(id -u)" != 0 ]; then
 fi
 scripts/check.sh
 say "build"
-cargo build --locked --release -p windlass
+# All of it: features are those of the tests below, and nothing is compiled twice.
+cargo build --locked --release --workspace
 say "tests"
 cargo test --locked --release --workspace "$@"
 # Words of the caller choose tests; the suites are none of these.

@@ -31,6 +31,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time that output still on its way may keep an ended container from being reported.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest time that a shim stays for who started its container and has not asked yet how it ended.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// Most clients at once; more are turned away. A container has one or two.
 const CLIENTS_MAX: usize = 128;
 
@@ -74,6 +77,8 @@ struct Peer {
     connection: Connection,
     waits: bool,
     holds_terminal: bool,
+    /// It was told that the container runs, and nothing of its end yet.
+    expects_end: bool,
 }
 
 struct Shim {
@@ -233,7 +238,13 @@ impl Shim {
             return;
         }
         self.next_id += 1;
-        self.peers.push(Peer { id: self.next_id, connection, waits: false, holds_terminal: false });
+        self.peers.push(Peer {
+            id: self.next_id,
+            connection,
+            waits: false,
+            holds_terminal: false,
+            expects_end: false,
+        });
     }
 
     /// Reads one request of client `id` and answers it, now or later.
@@ -287,7 +298,12 @@ impl Shim {
 
     /// Sends without waiting; a client that does not read is dropped.
     fn send(&mut self, id: u64, response: &Response, descriptor: Option<&OwnedFd>) {
-        let Some(peer) = self.peers.iter().find(|peer| peer.id == id) else { return };
+        let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == id) else { return };
+        match response {
+            Response::Started { .. } => peer.expects_end = true,
+            Response::Exited(_) => peer.expects_end = false,
+            Response::Done | Response::State(_) | Response::Failed(_) => {}
+        }
         let descriptors: Vec<BorrowedFd<'_>> = descriptor.iter().map(|fd| fd.as_fd()).collect();
         let sent = serde_json::to_vec(response)
             .map_err(io::Error::from)
@@ -329,13 +345,21 @@ impl Shim {
         root
     }
 
-    /// Answers what arrived while everything was being taken away; the other clients read `exit.json`.
+    /// Answers what arrived while everything was being taken away, and waits a moment for who started the container: it is
+    /// about to ask. The other clients read `exit.json`, which goes with the container if that is removed at its end.
     fn answer_the_last(&mut self) {
+        let deadline = Instant::now() + FAREWELL;
         let ids: Vec<u64> = self.peers.iter().map(|peer| peer.id).collect();
         for id in ids {
-            let Some(peer) = self.peers.iter().find(|peer| peer.id == id) else { continue };
-            let mut watches = [Watch::readable(peer.connection.as_fd())];
-            if matches!(poll(&mut watches, Some(Duration::ZERO)), Ok(1)) {
+            while let Some(peer) = self.peers.iter().find(|peer| peer.id == id) {
+                let patience = match peer.expects_end {
+                    true => deadline.saturating_duration_since(Instant::now()),
+                    false => Duration::ZERO,
+                };
+                let mut watches = [Watch::readable(peer.connection.as_fd())];
+                if !matches!(poll(&mut watches, Some(patience)), Ok(1)) {
+                    break;
+                }
                 self.serve(id);
             }
         }
