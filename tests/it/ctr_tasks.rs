@@ -39,10 +39,10 @@ fn a_run_answers_as_containerds() -> Result<()> {
         run --rm --mount type=bind,src=/no/such/source,dst=/mnt,options=rbind:ro REF c1 true
         run --rm --runc-binary /no/such/runc REF c1 true
         run --rm nothing.example/x:1 c1 true
-        run --rm REF bad/name true
         containers ls
         tasks ls
-        snapshots ls",
+        snapshots ls
+        run --rm REF bad/name true",
     )
 }
 

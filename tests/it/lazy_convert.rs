@@ -177,6 +177,15 @@ fn an_image_with_a_soci_index_names_it_and_keeps_its_layers() -> Result<()> {
     Ok(())
 }
 
+/// A tree without what podman 4.3 makes itself: its top directory, and, when it puts files together from parts, all times.
+fn comparable(mut tree: BTreeMap<PathBuf, Node>, in_parts: bool) -> BTreeMap<PathBuf, Node> {
+    tree.retain(|path, _| path != Path::new("/"));
+    for node in tree.values_mut().filter(|_| in_parts) {
+        node.mtime = (0, 0);
+    }
+    tree
+}
+
 #[test]
 fn podman_pulls_our_zstd_chunked_in_parts_and_finds_the_same_tree() -> Result<()> {
     require_root()?;
@@ -199,9 +208,10 @@ fn podman_pulls_our_zstd_chunked_in_parts_and_finds_the_same_tree() -> Result<()
         let podman = |arguments: &[&str]| run("podman", arguments, &environment);
         podman(&["pull", "--quiet", "--tls-verify=false", &target])?;
         let mounted = podman(&["image", "mount", &target])?;
-        let found = read_tree(Path::new(mounted.trim()));
+        let found = comparable(read_tree(Path::new(mounted.trim()))?, partial == "true");
         podman(&["image", "unmount", "--all"])?;
-        assert_eq!(difference(&expected, &found?), "", "enable_partial_images = {partial}");
+        let expected = comparable(expected.clone(), partial == "true");
+        assert_eq!(difference(&expected, &found), "", "enable_partial_images = {partial}");
         let _ = run("umount", &[&format!("{}/root/overlay", storage.display())], &[]);
     }
     Ok(())

@@ -184,7 +184,6 @@ fn ctr_sees_containers_of_windlass_run_and_can_exec_in_them() -> Result<()> {
     assert_eq!((exec.code, exec.stdout.as_str()), (Some(4), "in\n"), "{}", exec.stderr);
     ctr(&["tasks", "pause", "one"])?.success()?;
     ctr(&["tasks", "resume", "one"])?.success()?;
-    ctr(&["tasks", "metrics", "one"])?.success()?;
     ctr(&["tasks", "kill", "-s", "KILL", "one"])?.success()?;
     lives.until("one", "exited")?;
     lives.engine.ok(["rm", "one"]).map(drop)

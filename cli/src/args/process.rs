@@ -51,7 +51,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ID")]
     pub(crate) name: Option<Identifier>,
     /// Directory that is the root instead of an image; the first word is then the command
-    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "", value_parser = any_path)]
     pub(crate) rootfs: Option<PathBuf>,
     /// Start it again when it ends: no, always, unless-stopped, on-failure[:COUNT]
     #[arg(long, value_name = "WHEN", value_parser = restart)]
@@ -188,4 +188,9 @@ pub(crate) enum PullPolicy {
     Missing,
     /// Not at all
     Never,
+}
+
+/// A path, or none where `--rootfs` stands alone: clap's own reader of paths refuses that.
+fn any_path(text: &str) -> Result<PathBuf, std::convert::Infallible> {
+    Ok(PathBuf::from(text))
 }

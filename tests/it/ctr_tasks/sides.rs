@@ -94,6 +94,11 @@ impl Side {
             // Small ones are exit codes and numbers of users.
             Ok(number) if number > 40 => "NUMBER".to_owned(),
             _ if self.runtime == Some(word) || word == "io.containerd.runc.v2" => "RUNTIME".to_owned(),
+            // Labels, which ctr prints in any order.
+            _ if word.contains('=') && word.contains(',') => {
+                let labels: BTreeSet<&str> = word.split(',').collect();
+                labels.into_iter().collect::<Vec<_>>().join(",")
+            }
             _ => word.replace(&self.namespace, "NAMESPACE"),
         };
         line.split_whitespace().map(word).collect::<Vec<_>>().join(" ")

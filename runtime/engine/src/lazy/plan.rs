@@ -196,8 +196,7 @@ fn estimate(task: &Task, image: &PlatformImage, asked: Asked<'_>, held: &[Held],
     let described: Vec<Layer> = held.iter().filter_map(|held| held.described.clone()).collect();
     let traced = (described.len() == held.len()).then(|| task.engine.traced(&described)).flatten();
     let facts = Facts { missing_bytes, opaque_bytes, traced };
-    let estimate =
-        Estimate::new(facts, task.engine.paces().of(asked.origin.reference.registry()));
+    let estimate = Estimate::new(facts, task.engine.paces().of(asked.origin.reference.registry()));
     let choice = Choice::new(asked.mode, estimate.is_lazy(), vec![estimate.why.clone()]).estimated(&estimate);
     if estimate.is_lazy() { Verdict::Lazy(choice) } else { Verdict::Full(Some(choice)) }
 }
