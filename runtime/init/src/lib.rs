@@ -13,12 +13,17 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::process::{Command, Stdio};
 
-    fn init() -> (tempfile::TempDir, Command) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("init");
-        fs::write(&path, PROGRAM).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        let mut command = Command::new(path);
+    /// The program in a file, written before any test forks: a child that has it open for writing could not run it.
+    fn init() -> (&'static tempfile::TempDir, Command) {
+        static DIRECTORY: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
+        let directory = DIRECTORY.get_or_init(|| {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("init");
+            fs::write(&path, PROGRAM).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            directory
+        });
+        let mut command = Command::new(directory.path().join("init"));
         command.arg("--").stdin(Stdio::null());
         (directory, command)
     }

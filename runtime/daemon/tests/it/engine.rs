@@ -45,7 +45,7 @@ async fn it_tells_of_itself() {
     let info = client!(daemon, EngineClient<_>).info(request(wire::InfoRequest {})).await.unwrap();
     let info = info.into_inner();
     assert_eq!((info.pid, info.root), (std::process::id(), daemon.config().root.display().to_string()));
-    assert_eq!(info.snapshotters, ["overlayfs", "native"]);
+    assert_eq!(info.snapshotters, ["overlayfs", "native", "lazy"]);
     assert!(info.recovery_ms < 1000.0, "recovery took {} ms", info.recovery_ms);
     assert!(!info.kernel.is_empty());
 }
