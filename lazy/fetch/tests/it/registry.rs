@@ -143,7 +143,8 @@ fn c12_every_misdeed_for_ever_ends_by_the_deadline_without_a_wrong_byte_and_anot
         let blob = made.blob.clone();
         let good = Http::start(move |seen| served(seen, &blob));
         // Sixteen at a time on two processors: patience is not what is tried here.
-        let patient = Config { fault_deadline: Duration::from_secs(60), ..quick() };
+        let mut patient = quick();
+        patient.fault_deadline = Duration::from_secs(60);
         let (_folder, _fetcher, image) = opened(&made, &[origin(&bad), origin(&good)], patient);
         assert_eq!(whole(&image, &made, "a", 30_000), made.bytes("a"), "{name}");
     });
