@@ -75,7 +75,6 @@ fn containers_answer_as_containerds() -> Result<()> {
         tasks delete c1
         tasks delete c3
         containers delete --keep-snapshot c1
-        snapshots rm c1
         containers delete c1
         containers delete c3
         containers ls -q
